@@ -1,0 +1,2 @@
+//! The daemon with every `step!` armed; tests find it by `env!("CARGO_BIN_EXE_forebay-under-test")`.
+fn main() {}
