@@ -1,0 +1,193 @@
+//! A [`Delivery`] is one destination's progress through records of one stream.
+//!
+//! The lane keeps the records and hands out a handle; when the handle is dropped, for whatever reason (the
+//! attempt returned, timed out, panicked), what it settled so far goes back to the lane. Invariant: only
+//! [`Delivery::accept`] and [`Delivery::reject`] settle; a record that nothing was said of is still open and will
+//! be delivered again.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::batch::{Batch, Record};
+use crate::mark::{Mark, StreamId};
+
+/// Some rows of one batch.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The batch, shared with the other lanes.
+    pub batch: Arc<Batch>,
+    /// The rows that this lane writes, ascending; shared, so that a batch can be cut without copying.
+    pub rows: Arc<[u32]>,
+    /// Which of `rows`.
+    pub range: Range<usize>,
+}
+
+impl Part {
+    /// How many records it has.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// The row of the batch behind record `index` of this part.
+    fn row(&self, index: usize) -> usize {
+        self.rows[self.range.start + index] as usize
+    }
+}
+
+/// How far a delivery has come; goes back to the lane when the handle is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// One for each record: whether it is settled.
+    settled: Vec<bool>,
+    open: usize,
+    /// Records that the destination refused for their content, and why.
+    pub rejected: Vec<(usize, Rejection)>,
+}
+
+impl Progress {
+    /// All of `records` open.
+    pub fn new(records: usize) -> Progress {
+        Progress { settled: vec![false; records], open: records, rejected: Vec::new() }
+    }
+
+    /// How many records nothing was said of.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Whether one record is still open.
+    pub fn is_open(&self, index: usize) -> bool {
+        !self.settled[index]
+    }
+
+    /// Settles one record; whether it was open.
+    pub fn settle(&mut self, index: usize) -> bool {
+        let was_open = !std::mem::replace(&mut self.settled[index], true);
+        self.open -= usize::from(was_open);
+        was_open
+    }
+}
+
+/// Why a destination refused a record for its content (too large, a type that the table cannot take). It goes to
+/// the dead letters; a refusal that another attempt could mend is a [`crate::Fault`] instead.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    /// A stable word: `too_large`, `refused`, …
+    pub reason: String,
+    /// What the destination said, outermost first.
+    pub chain: Vec<String>,
+}
+
+impl Rejection {
+    /// A rejection with the error that says why.
+    pub fn new(reason: &str, error: &(dyn std::error::Error + 'static)) -> Rejection {
+        let chain = std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
+        Rejection { reason: reason.to_owned(), chain }
+    }
+}
+
+/// A handle on records that one destination shall make durable, in order. See the module's invariant.
+#[derive(Debug)]
+pub struct Delivery {
+    parts: Arc<[Part]>,
+    format: usize,
+    progress: Progress,
+    back: Option<oneshot::Sender<Progress>>,
+}
+
+impl Delivery {
+    /// A handle on `parts`, not empty and all of one stream, of which `progress` is done; the receiver gets the
+    /// progress when the handle is dropped. `format` is the lane's among the batches' encodings.
+    pub fn new(parts: Arc<[Part]>, format: usize, progress: Progress) -> (Delivery, oneshot::Receiver<Progress>) {
+        assert!(!parts.is_empty(), "a delivery has records");
+        debug_assert!(
+            parts.iter().all(|p| p.batch.chunk.stream == parts[0].batch.chunk.stream),
+            "marks of two streams do not compare"
+        );
+        assert_eq!(progress.settled.len(), parts.iter().map(Part::len).sum::<usize>(), "one state a record");
+        let (back, returned) = oneshot::channel();
+        (Delivery { parts, format, progress, back: Some(back) }, returned)
+    }
+
+    /// The stream that all its records belong to.
+    pub fn stream(&self) -> &Arc<StreamId> {
+        &self.parts[0].batch.chunk.stream
+    }
+
+    /// How many records are open.
+    pub fn len(&self) -> usize {
+        self.progress.open
+    }
+
+    /// Whether every record is settled.
+    pub fn is_empty(&self) -> bool {
+        self.progress.open == 0
+    }
+
+    /// The records still open, in order, each with the number that settles it.
+    pub fn open(&self) -> impl Iterator<Item = (usize, Record<'_>)> {
+        self.records().filter(|(index, _)| self.progress.is_open(*index))
+    }
+
+    fn records(&self) -> impl Iterator<Item = (usize, Record<'_>)> {
+        self.parts
+            .iter()
+            .flat_map(move |part| (0..part.len()).map(move |i| part.batch.record(part.row(i), self.format)))
+            .enumerate()
+    }
+
+    /// The highest mark among all its records, settled ones too: what a destination stores with the data, once all
+    /// of them are in the same transaction.
+    pub fn last_mark(&self) -> Mark {
+        let last = self.parts.last().expect("a delivery has records");
+        last.batch.chunk.event(last.row(last.len() - 1)).mark()
+    }
+
+    /// Whether the source's transaction goes on after the last record.
+    pub fn ends_inside_transaction(&self) -> bool {
+        let last = self.parts.last().expect("a delivery has records");
+        let cut = last.row(last.len() - 1) + 1 < last.batch.chunk.rows.len();
+        // A cut inside a chunk is inside a transaction when the next row belongs to the same one.
+        if cut {
+            let row = last.row(last.len() - 1);
+            let (here, next) = (last.batch.chunk.event(row).mark(), last.batch.chunk.event(row + 1).mark());
+            return here.major == next.major;
+        }
+        last.batch.chunk.inside_transaction
+    }
+
+    /// Record `index` is durable here.
+    pub fn accept(&mut self, index: usize) {
+        self.progress.settle(index);
+    }
+
+    /// Every record still open is durable here.
+    pub fn accept_all(&mut self) {
+        self.progress.settled.fill(true);
+        self.progress.open = 0;
+    }
+
+    /// Record `index` can never be written here. It is settled once its dead letter is stored; until then the lane
+    /// keeps it.
+    pub fn reject(&mut self, index: usize, why: Rejection) {
+        if self.progress.settle(index) {
+            self.progress.rejected.push((index, why));
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(back) = self.back.take() {
+            // The lane is gone when its generation was aborted; nothing was settled by that.
+            back.send(std::mem::take(&mut self.progress)).ok();
+        }
+    }
+}

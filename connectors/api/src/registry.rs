@@ -1,0 +1,234 @@
+//! How a connector is found by its configuration: typed where it is written, erased where the core uses it.
+//!
+//! No link-time magic: `src/connectors.rs` of the daemon names every connector once and registers it.
+//! Building is pure: it validates and keeps; only [`crate::Destination::open`], [`crate::Source::run`] and `check`
+//! touch the network.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::destination::Destination;
+use crate::fault::{Blame, Fault};
+use crate::mark::Position;
+use crate::source::Source;
+
+/// What the core tells a source about its place in the configuration.
+#[derive(Clone, Debug)]
+pub struct SourceSetting {
+    /// Its key under `sources`.
+    pub name: String,
+    /// `vendor` of the schemas of its events.
+    pub vendor: String,
+    /// `run --dry-run`: leave nothing behind on the server (temporary slot and publication), confirm nothing.
+    pub dry_run: bool,
+}
+
+/// What the core tells a destination about its place in the configuration.
+#[derive(Clone, Debug)]
+pub struct DestinationSetting {
+    /// Its key under `destinations`.
+    pub name: String,
+    /// The output format of its records: `forebay`, `debezium`, `cloudevents`.
+    pub format: String,
+    /// Where it may keep state of its own, in a folder named after itself.
+    pub data_dir: PathBuf,
+    /// The names of all sources, for templates.
+    pub sources: Vec<String>,
+}
+
+/// Something in a connector's configuration that is wrong in itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// JSON pointer inside the connector's mapping: `/topic`. Empty: the whole of it.
+    pub at: String,
+    /// What is wrong: lowercase, names in backticks.
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+/// One thing that `forebay check` looked at.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What was looked at, as a fact: "`wal_level` is `logical`", "`wal_level` is `replica`".
+    pub fact: String,
+    /// What is wrong with it, when something is.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why a [`Finding`] is not good, and what mends it.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// Who must act; decides the exit code of `check`. `None`: worth knowing, but it will run.
+    pub blame: Option<Blame>,
+    /// The statement or setting that mends it.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// A good one.
+    pub fn good(fact: impl Into<String>) -> Finding {
+        Finding { fact: fact.into(), trouble: None }
+    }
+
+    /// One that keeps the daemon from running.
+    pub fn bad(fact: impl Into<String>, blame: Blame, remedy: impl Into<String>) -> Finding {
+        Finding { fact: fact.into(), trouble: Some(Trouble { blame: Some(blame), remedy: remedy.into() }) }
+    }
+
+    /// One worth knowing.
+    pub fn warning(fact: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { fact: fact.into(), trouble: Some(Trouble { blame: None, remedy: remedy.into() }) }
+    }
+
+    /// What a fault says, as a finding.
+    pub fn fault(fault: &Fault) -> Finding {
+        let blame = match fault {
+            Fault::Retryable { .. } => Blame::Outside,
+            Fault::Fatal { blame, .. } => *blame,
+        };
+        Finding::bad(fault.to_string(), blame, fault.remedy().unwrap_or("mend the cause and run `forebay check` again"))
+    }
+}
+
+/// A kind of source.
+#[async_trait]
+pub trait SourceConnector: 'static {
+    /// The word in `type:`.
+    const TYPE: &'static str;
+    /// One line for `forebay list`.
+    const ABOUT: &'static str;
+    /// Its own keys, beside those that every source has. Refuses unknown fields.
+    type Config: DeserializeOwned + JsonSchema + Send;
+
+    /// Validates what the type system cannot. No I/O.
+    fn build(config: Self::Config, setting: &SourceSetting) -> Result<Box<dyn Source>, Vec<Mistake>>;
+
+    /// Connects and looks at everything that could keep it from running. Changes nothing on the server.
+    async fn check(config: Self::Config, setting: &SourceSetting) -> Vec<Finding>;
+
+    /// Reads a position that an operator wrote (`forebay checkpoint set`), in the form that its [`Position`]s are
+    /// shown in; the error says which forms there are.
+    fn position(text: &str) -> Result<Position, String>;
+}
+
+/// A kind of destination.
+#[async_trait]
+pub trait DestinationConnector: 'static {
+    /// The word in `type:`.
+    const TYPE: &'static str;
+    /// One line for `forebay list`.
+    const ABOUT: &'static str;
+    /// Its own keys, beside those that every destination has. Refuses unknown fields.
+    type Config: DeserializeOwned + JsonSchema + Send;
+
+    /// Validates what the type system cannot. No I/O.
+    fn build(config: Self::Config, setting: &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>>;
+
+    /// Connects and looks at everything that could keep it from running. Changes nothing at the other end.
+    async fn check(config: Self::Config, setting: &DestinationSetting) -> Vec<Finding>;
+}
+
+/// Every connector of this build, by its type.
+#[derive(Default)]
+pub struct Registry {
+    sources: BTreeMap<&'static str, SourceEntry>,
+    destinations: BTreeMap<&'static str, DestinationEntry>,
+}
+
+type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A source connector with its types erased.
+pub struct SourceEntry {
+    /// One line for `forebay list`.
+    pub about: &'static str,
+    /// The schema of its own keys.
+    pub schema: Schema,
+    /// See [`SourceConnector::build`].
+    pub build: fn(Value, &SourceSetting) -> Result<Box<dyn Source>, Vec<Mistake>>,
+    /// See [`SourceConnector::check`].
+    pub check: for<'a> fn(Value, &'a SourceSetting) -> BoxFuture<'a, Vec<Finding>>,
+    /// See [`SourceConnector::position`].
+    pub position: fn(&str) -> Result<Position, String>,
+}
+
+/// A destination connector with its types erased.
+pub struct DestinationEntry {
+    /// One line for `forebay list`.
+    pub about: &'static str,
+    /// The schema of its own keys.
+    pub schema: Schema,
+    /// See [`DestinationConnector::build`].
+    pub build: fn(Value, &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>>,
+    /// See [`DestinationConnector::check`].
+    pub check: for<'a> fn(Value, &'a DestinationSetting) -> BoxFuture<'a, Vec<Finding>>,
+}
+
+impl Registry {
+    /// Adds a kind of source.
+    pub fn source<C: SourceConnector>(&mut self) {
+        let entry = SourceEntry {
+            about: C::ABOUT,
+            schema: schemars::schema_for!(C::Config),
+            build: |value, setting| C::build(decode(value)?, setting),
+            check: |value, setting| {
+                Box::pin(async move {
+                    match decode(value) {
+                        Ok(config) => C::check(config, setting).await,
+                        Err(mistakes) => mistakes.into_iter().map(mistaken).collect(),
+                    }
+                })
+            },
+            position: C::position,
+        };
+        let known = self.sources.insert(C::TYPE, entry);
+        assert!(known.is_none(), "two sources of type `{}`", C::TYPE);
+    }
+
+    /// Adds a kind of destination.
+    pub fn destination<C: DestinationConnector>(&mut self) {
+        let entry = DestinationEntry {
+            about: C::ABOUT,
+            schema: schemars::schema_for!(C::Config),
+            build: |value, setting| C::build(decode(value)?, setting),
+            check: |value, setting| {
+                Box::pin(async move {
+                    match decode(value) {
+                        Ok(config) => C::check(config, setting).await,
+                        Err(mistakes) => mistakes.into_iter().map(mistaken).collect(),
+                    }
+                })
+            },
+        };
+        let known = self.destinations.insert(C::TYPE, entry);
+        assert!(known.is_none(), "two destinations of type `{}`", C::TYPE);
+    }
+
+    /// The sources, by type.
+    pub fn sources(&self) -> &BTreeMap<&'static str, SourceEntry> {
+        &self.sources
+    }
+
+    /// The destinations, by type.
+    pub fn destinations(&self) -> &BTreeMap<&'static str, DestinationEntry> {
+        &self.destinations
+    }
+}
+
+/// The configuration was checked against the schema before, so this fails only where the schema says less than the
+/// type; the place is then the connector's whole mapping.
+fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Mistake>> {
+    serde_json::from_value(value)
+        .map_err(|error| vec![Mistake { at: String::new(), message: error.to_string(), help: None }])
+}
+
+fn mistaken(mistake: Mistake) -> Finding {
+    let help = mistake.help.unwrap_or_else(|| "correct the configuration".to_owned());
+    Finding::bad(format!("{}: {}", mistake.at, mistake.message), Blame::Configuration, help)
+}
