@@ -1,0 +1,141 @@
+//! A topic and what stands in it, read from its beginning as a consumer would: in order per partition, without what
+//! aborted transactions wrote.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message as _, OwnedMessage};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{PATIENCE, unique};
+
+/// How long the broker may take to say which partitions a topic has.
+const METADATA_LIMIT: Duration = Duration::from_secs(30);
+
+/// One topic of one broker.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    bootstrap: String,
+    name: String,
+}
+
+/// One message as it stands in its partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Which of the topic's partitions.
+    pub partition: i32,
+    /// Where in it; gaps are normal where there are transactions.
+    pub offset: i64,
+    /// What decides about the partition.
+    pub key: Option<Vec<u8>>,
+    /// Nothing in a tombstone.
+    pub payload: Option<Vec<u8>>,
+    /// In the order of the message; a header may have no value.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Milliseconds since 1970, as the producer or the broker set it.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl Topic {
+    pub(crate) fn new(bootstrap: String, name: String) -> Self {
+        Self { bootstrap, name }
+    }
+
+    /// Its name, for a configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits until at least `count` messages stand in it and gives the first `count` that were read.
+    pub async fn expect(&self, count: usize) -> Vec<Message> {
+        self.read(Some(count)).await
+    }
+
+    /// All that stands in it now.
+    pub async fn all(&self) -> Vec<Message> {
+        self.read(None).await
+    }
+
+    /// Reads until there are `count` messages, or else until the end of every partition was seen.
+    async fn read(&self, count: Option<usize>) -> Vec<Message> {
+        let (consumer, mut unread) = self.consumer().await;
+        let deadline = Instant::now() + PATIENCE;
+        let mut messages = Vec::new();
+        while count.map_or(!unread.is_empty(), |count| messages.len() < count) {
+            let Ok(next) = timeout_at(deadline, consumer.recv()).await else {
+                panic!("after {PATIENCE:?} `{}` has {} messages of {count:?}", self.name, messages.len());
+            };
+            match next {
+                Ok(message) => messages.push(Message::from(message.detach())),
+                Err(KafkaError::PartitionEOF(partition)) => drop(unread.remove(&partition)),
+                // librdkafka reports a broker that went away and goes on by itself; the deadline ends it.
+                Err(error) => eprintln!("reading `{}`: {error}", self.name),
+            }
+        }
+        spawn_blocking(move || drop(consumer)); // librdkafka joins its threads here
+        messages
+    }
+
+    /// A consumer at the beginning of every partition, and their numbers.
+    async fn consumer(&self) -> (StreamConsumer, HashSet<i32>) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("group.id", unique("harness"));
+        config.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        let name = self.name.clone();
+        let connect = move || {
+            let consumer: StreamConsumer = config.create().expect("the configuration is right");
+            let metadata = consumer.fetch_metadata(Some(&name), METADATA_LIMIT);
+            let metadata = metadata.unwrap_or_else(|error| panic!("cannot ask for topic `{name}`: {error}"));
+            let partitions: HashSet<i32> =
+                metadata.topics()[0].partitions().iter().map(|part| part.id()).collect();
+            assert!(!partitions.is_empty(), "there is no topic `{name}`");
+            let mut assigned = TopicPartitionList::new();
+            for partition in &partitions {
+                let added = assigned.add_partition_offset(&name, *partition, Offset::Beginning);
+                added.expect("the beginning is an offset");
+            }
+            consumer.assign(&assigned).expect("the partitions exist");
+            (consumer, partitions)
+        };
+        spawn_blocking(connect).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+}
+
+impl Message {
+    /// The payload as JSON.
+    pub fn json(&self) -> Value {
+        let payload =
+            self.payload.as_deref().unwrap_or_else(|| panic!("a tombstone has no payload: {self:?}"));
+        serde_json::from_slice(payload).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// The key as text.
+    pub fn key_text(&self) -> String {
+        String::from_utf8(self.key.clone().unwrap_or_default())
+            .unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+}
+
+impl From<OwnedMessage> for Message {
+    fn from(message: OwnedMessage) -> Self {
+        let headers = message.headers().map(|headers| {
+            let owned = |header: rdkafka::message::Header<'_, &[u8]>| {
+                (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
+            };
+            headers.iter().map(owned).collect()
+        });
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            payload: message.payload().map(<[u8]>::to_vec),
+            headers: headers.unwrap_or_default(),
+            timestamp_ms: message.timestamp().to_millis(),
+        }
+    }
+}

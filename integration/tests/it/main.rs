@@ -1,0 +1,6 @@
+//! One binary for all tests against real servers, so that they share the servers; one module per topic.
+
+#![expect(clippy::unwrap_used, reason = "each function of this crate is a test or part of one")]
+
+mod proxy;
+mod servers;
