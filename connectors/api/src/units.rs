@@ -62,7 +62,7 @@ impl Period {
     }
 
     /// What timers take.
-    pub const fn get(self) -> Duration {
+    pub const fn as_duration(self) -> Duration {
         Duration::from_millis(self.millis)
     }
 }
@@ -135,9 +135,14 @@ impl ByteSize {
         ByteSize { bytes: mib << 20 }
     }
 
-    /// What counters take.
+    /// What files and counters take.
     pub const fn get(self) -> u64 {
         self.bytes
+    }
+
+    /// What memory takes; more than there are addresses is all of them.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
     }
 }
 
@@ -228,7 +233,7 @@ mod tests {
         for text in ["0B", "1B", "64KiB", "1MiB", "1MB", "1GiB", "3GB", "1500B"] {
             assert_eq!(text.parse::<ByteSize>().unwrap().to_string(), text);
         }
-        assert_eq!("90s".parse::<Period>().unwrap().get(), Duration::from_secs(90));
+        assert_eq!("90s".parse::<Period>().unwrap().as_duration(), Duration::from_secs(90));
         assert_eq!("2MiB".parse::<ByteSize>().unwrap(), ByteSize::mib(2));
     }
 

@@ -1,0 +1,129 @@
+//! What must hold between options, beyond what each says by itself.
+
+use globset::Glob;
+use serde_json::Value;
+
+use super::document::{Document, Focus, child, dotted};
+use super::explain::suggest;
+use super::problem::Problem;
+use super::settings::{DestinationSettings, Limits, Settings};
+
+/// Every rule that is broken. `complete` says whether all sources and destinations could be read: rules about all
+/// of them would otherwise speak of those that are only misspelt.
+pub(super) fn broken(document: &Document, settings: &Settings, complete: bool) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for destination in &settings.destinations {
+        let at = child("/destinations", &destination.name);
+        problems.extend(known_sources(document, &at, destination));
+        problems.extend(readable_globs(document, &at, destination));
+        problems.extend(sensible_retries(document, &at, destination));
+        problems.extend(batch_within_memory(document, &at, destination, &settings.limits));
+    }
+    if complete {
+        problems.extend(every_source_is_awaited(document, settings));
+    }
+    problems
+}
+
+/// `where.source` names sources that there are.
+fn known_sources(document: &Document, at: &str, destination: &DestinationSettings) -> Vec<Problem> {
+    let sources = document.tree.get("sources").and_then(Value::as_object);
+    let known: Vec<&str> =
+        sources.into_iter().flat_map(|sources| sources.keys()).map(String::as_str).collect();
+    let named = destination.filter.source.iter().flatten().enumerate();
+    named
+        .filter(|(_, name)| !known.contains(&name.as_str()))
+        .map(|(index, name)| {
+            let place = format!("{at}/where/source/{index}");
+            let shown = document.shown(&place).unwrap_or_default();
+            let help = suggest(name, &known, "known");
+            document.problem(&place, Focus::Value, format!("there is no source `{shown}`"), Some(help))
+        })
+        .collect()
+}
+
+/// Globs are globs.
+fn readable_globs(document: &Document, at: &str, destination: &DestinationSettings) -> Vec<Problem> {
+    let filter = &destination.filter;
+    let mut problems = Vec::new();
+    for (key, globs) in [("schema", &filter.schema), ("table", &filter.table)] {
+        for (index, glob) in globs.iter().flatten().enumerate() {
+            let Err(error) = Glob::new(glob) else { continue };
+            let place = format!("{at}/where/{key}/{index}");
+            let message = format!("`{}` is not a glob: {}", dotted(&place), error.kind());
+            let help = "`*` stands for any characters, `?` for one, `[ab]` for one of these".to_owned();
+            problems.push(document.problem(&place, Focus::Value, message, Some(help)));
+        }
+    }
+    problems
+}
+
+/// Attempts end only where a record may be lost, and waits do not shrink.
+fn sensible_retries(document: &Document, at: &str, destination: &DestinationSettings) -> Vec<Problem> {
+    let retry = &destination.retry;
+    let mut problems = Vec::new();
+    if destination.required && retry.attempts.is_some() {
+        problems.push(document.problem(
+            &format!("{at}/retry/attempts"),
+            Focus::Key,
+            format!("`{}` is required, so its attempts cannot end", dotted(at)),
+            Some("remove `attempts`, or say `required: false` if its records may be lost".to_owned()),
+        ));
+    }
+    if retry.initial > retry.max {
+        problems.push(document.problem(
+            &format!("{at}/retry/initial"),
+            Focus::Key,
+            format!("the first wait ({}) is longer than the longest one ({})", retry.initial, retry.max),
+            Some("make `retry.initial` shorter or `retry.max` longer".to_owned()),
+        ));
+    }
+    problems
+}
+
+/// A batch can be gathered only within the budget for everything.
+fn batch_within_memory(
+    document: &Document,
+    at: &str,
+    destination: &DestinationSettings,
+    limits: &Limits,
+) -> Option<Problem> {
+    let (bytes, budget) = (destination.batch.bytes, limits.memory_budget());
+    (bytes > budget).then(|| {
+        document.problem(
+            &format!("{at}/batch/bytes"),
+            Focus::Value,
+            format!("a batch of {bytes} is larger than the memory for all events, {budget}"),
+            Some("make `batch.bytes` smaller or `limits.memory` larger".to_owned()),
+        )
+    })
+}
+
+/// Every source has a destination that its checkpoint waits for; without one it would move on with nothing delivered.
+fn every_source_is_awaited(document: &Document, settings: &Settings) -> Vec<Problem> {
+    if settings.destinations.is_empty() {
+        // the schema has already asked for one
+        return Vec::new();
+    }
+    if !settings.destinations.iter().any(|destination| destination.required) {
+        let message = "no destination is required, so nothing would be sure to arrive".to_owned();
+        let help = "remove `required: false` from one of them".to_owned();
+        return vec![document.problem("/destinations", Focus::Key, message, Some(help))];
+    }
+    let takes = |destination: &DestinationSettings, source: &String| {
+        destination.required && destination.filter.source.as_ref().is_none_or(|names| names.contains(source))
+    };
+    settings
+        .sources
+        .iter()
+        .filter(|source| !settings.destinations.iter().any(|destination| takes(destination, &source.name)))
+        .map(|source| {
+            document.problem(
+                &child("/sources", &source.name),
+                Focus::Key,
+                format!("no required destination takes what comes from `{}`", source.name),
+                Some("add it to the `where.source` of a required destination".to_owned()),
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,382 @@
+//! The configuration as the daemon uses it. Every description here is in the JSON Schema and in editors.
+//!
+//! What does not work yet is not here, and is refused as unknown. The keys of a connector's own stay JSON: only
+//! the connector knows them.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use forebay_api::units::{ByteSize, Period};
+use forebay_api::{DestinationSetting, Op, SourceSetting};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
+
+use super::memory;
+use crate::filter::Accept;
+use crate::format::Format;
+
+/// Attempts of a best-effort destination, unless the configuration says otherwise.
+const BEST_EFFORT_ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
+
+/// Everything that `forebay.yaml` says.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// This daemon's name, in the envelope, logs and metrics.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// Where it runs, in the envelope: `production`, `staging`. Not set, it says `development`, so that nothing is
+    /// taken for production by omission.
+    #[schemars(length(min = 1, max = 128))]
+    pub environment: String,
+    /// Folder for checkpoints and dead letters; must outlive the process. Relative to the working directory.
+    pub data_dir: PathBuf,
+    /// In the order of the file.
+    #[serde(skip)]
+    pub sources: Vec<SourceSettings>,
+    /// In the order of the file.
+    #[serde(skip)]
+    pub destinations: Vec<DestinationSettings>,
+    /// Bounds of the whole process.
+    pub limits: Limits,
+    /// The server for health, metrics and status.
+    pub admin: Admin,
+    /// How patient the start is.
+    pub startup: Startup,
+    /// How patient the stop is.
+    pub shutdown: Shutdown,
+    /// Where it is stored how far each source was delivered.
+    pub checkpoints: Checkpoints,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            name: "forebay".to_owned(),
+            environment: "development".to_owned(),
+            data_dir: PathBuf::from("./data"),
+            sources: Vec::new(),
+            destinations: Vec::new(),
+            limits: Limits::default(),
+            admin: Admin::default(),
+            startup: Startup::default(),
+            shutdown: Shutdown::default(),
+            checkpoints: Checkpoints::default(),
+        }
+    }
+}
+
+/// What all sources have beside their connector's own keys.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSettings {
+    /// Its key under `sources`.
+    #[serde(skip)]
+    pub name: String,
+    /// Its `type`.
+    #[serde(skip)]
+    pub kind: String,
+    /// The keys that only its connector knows.
+    #[serde(skip)]
+    pub own: OwnKeys,
+    /// Vendor of the schemas of its events. Default: `local.` and the source's name.
+    #[schemars(regex(pattern = r"^[a-zA-Z0-9_.-]{1,128}$"), example = "com.acme.shop")]
+    pub vendor: Option<String>,
+}
+
+impl SourceSettings {
+    /// What the connector is told beside its own keys.
+    pub fn setting(&self, dry_run: bool) -> SourceSetting {
+        let vendor = self.vendor.clone().unwrap_or_else(|| format!("local.{}", self.name));
+        SourceSetting { name: self.name.clone(), vendor, dry_run }
+    }
+}
+
+/// What all destinations have beside their connector's own keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DestinationSettings {
+    /// Its key under `destinations`.
+    #[serde(skip)]
+    pub name: String,
+    /// Its `type`.
+    #[serde(skip)]
+    pub kind: String,
+    /// The keys that only its connector knows.
+    #[serde(skip)]
+    pub own: OwnKeys,
+    /// Whether the checkpoint waits for it. One that is not required gets bounded attempts and a queue of its own,
+    /// and what it could not take is dropped and counted.
+    pub required: bool,
+    /// Which events it takes, by their verdict.
+    pub accept: Accept,
+    /// Which events it takes, by where they come from. Several conditions must all hold.
+    #[serde(rename = "where")]
+    pub filter: Where,
+    /// What its records look like.
+    pub format: Format,
+    /// How records are gathered before an attempt.
+    pub batch: BatchSettings,
+    /// How long one attempt may take. Default: 30s; none where an attempt cannot be taken back (Kafka).
+    pub timeout: Option<Period>,
+    /// What happens after an attempt that failed.
+    pub retry: Retry,
+    /// Where records go that it refuses for what they hold: `dead_letters/<destination>` in `data_dir`.
+    pub dead_letters: DeadLetterSettings,
+}
+
+impl Default for DestinationSettings {
+    fn default() -> DestinationSettings {
+        DestinationSettings {
+            name: String::new(),
+            kind: String::new(),
+            own: OwnKeys::default(),
+            required: true,
+            accept: Accept::All,
+            filter: Where::default(),
+            format: Format::Forebay,
+            batch: BatchSettings::default(),
+            timeout: None,
+            retry: Retry::default(),
+            dead_letters: DeadLetterSettings::default(),
+        }
+    }
+}
+
+impl DestinationSettings {
+    /// What the connector is told beside its own keys.
+    pub fn setting(&self, settings: &Settings) -> DestinationSetting {
+        DestinationSetting {
+            name: self.name.clone(),
+            format: self.format.as_str().to_owned(),
+            data_dir: settings.data_dir.clone(),
+            sources: settings.sources.iter().map(|source| source.name.clone()).collect(),
+        }
+    }
+
+    /// How often a batch is attempted; `None`: until it succeeds.
+    pub fn attempts(&self) -> Option<NonZeroU32> {
+        if self.required { None } else { Some(self.retry.attempts.unwrap_or(BEST_EFFORT_ATTEMPTS)) }
+    }
+}
+
+/// The keys that only a connector knows. They may hold secrets, so `Debug` does not show them.
+#[derive(Clone, Default)]
+pub struct OwnKeys(pub Value);
+
+impl fmt::Debug for OwnKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Conditions on where an event comes from. One that is not given always holds.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct Where {
+    /// From one of these sources.
+    #[schemars(length(min = 1), example = ["shop"])]
+    pub source: Option<Vec<String>>,
+    /// One of these happened.
+    #[serde(deserialize_with = "ops")]
+    #[schemars(schema_with = "ops_schema")]
+    pub op: Option<Vec<Op>>,
+    /// In a database schema that one of these globs matches.
+    #[schemars(length(min = 1), example = ["public", "audit_*"])]
+    pub schema: Option<Vec<String>>,
+    /// In a table that one of these globs matches; a glob with a dot is matched against `schema.table`.
+    #[schemars(length(min = 1), example = ["orders", "audit.*"])]
+    pub table: Option<Vec<String>>,
+}
+
+/// How records are gathered before an attempt. A batch goes out when one of the bounds is reached, or when nothing
+/// more is queued and `age` is over.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct BatchSettings {
+    /// At most so many records.
+    #[schemars(range(max = 1_000_000))]
+    pub records: NonZeroUsize,
+    /// At most so many bytes; a single larger record goes alone.
+    pub bytes: ByteSize,
+    /// Wait so long for more.
+    pub age: Period,
+}
+
+impl Default for BatchSettings {
+    fn default() -> BatchSettings {
+        BatchSettings {
+            records: NonZeroUsize::new(10_000).expect("it is not zero"),
+            bytes: ByteSize::mib(1),
+            age: Period::millis(0),
+        }
+    }
+}
+
+/// What happens after an attempt that failed: wait, each time twice as long, give or take some, and try what is
+/// still open again.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct Retry {
+    /// The first wait.
+    pub initial: Period,
+    /// The longest wait.
+    pub max: Period,
+    /// After so many attempts the batch is dropped and counted. Only with `required: false`, where it is 10 by
+    /// default; a required destination is tried until it succeeds.
+    pub attempts: Option<NonZeroU32>,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry { initial: Period::millis(100), max: Period::seconds(30), attempts: None }
+    }
+}
+
+/// How many records that a destination refused are kept.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct DeadLetterSettings {
+    /// At most so many bytes of them; a destination that has more stops and says so.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> DeadLetterSettings {
+        DeadLetterSettings { max_bytes: ByteSize::mib(256) }
+    }
+}
+
+/// Records that a destination refuses for their content, kept in `data_dir`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct DeadLetters {
+    /// At most so many bytes. Beyond them a required destination stops; one that is not required drops and counts.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for DeadLetters {
+    fn default() -> DeadLetters {
+        DeadLetters { max_bytes: ByteSize::mib(256) }
+    }
+}
+
+/// Bounds of the whole process.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct Limits {
+    /// All events between sources and destinations together. Default: a quarter of the container's memory (or the
+    /// machine's), within 64MiB and 1GiB.
+    pub memory: Option<ByteSize>,
+}
+
+impl Limits {
+    /// The budget, from here or from what the container has.
+    pub fn memory_budget(&self) -> ByteSize {
+        self.memory.unwrap_or_else(memory::default_budget)
+    }
+}
+
+/// The server for health, metrics and status.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct Admin {
+    /// Address and port.
+    #[schemars(
+        with = "String",
+        regex(pattern = r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]{1,5}$"),
+        extend("title" = "address", "examples" = ["127.0.0.1:9080", "0.0.0.0:9080"])
+    )]
+    pub listen: SocketAddr,
+    /// `/ready` turns red when a source lags behind by more than this. Default: lag does not matter to `/ready`.
+    pub ready_max_lag: Option<Period>,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9080)), ready_max_lag: None }
+    }
+}
+
+/// How patient the start is.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct Startup {
+    /// How long a server that something is required of may take to answer before the daemon gives up.
+    pub wait: Period,
+}
+
+impl Default for Startup {
+    fn default() -> Startup {
+        Startup { wait: Period::seconds(30) }
+    }
+}
+
+/// How patient the stop is.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct Shutdown {
+    /// How long the destinations may take to write what was already read.
+    pub grace: Period,
+}
+
+impl Default for Shutdown {
+    fn default() -> Shutdown {
+        Shutdown { grace: Period::seconds(30) }
+    }
+}
+
+/// Where it is stored how far each source was delivered.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct Checkpoints {
+    /// The kind of store.
+    #[serde(rename = "type")]
+    pub kind: CheckpointKind,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Checkpoints {
+        Checkpoints { kind: CheckpointKind::File }
+    }
+}
+
+/// The kinds of checkpoint stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum CheckpointKind {
+    /// A database file in `data_dir`.
+    File,
+}
+
+fn ops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Op>>, D::Error> {
+    let words = Option::<Vec<String>>::deserialize(deserializer)?;
+    let op = |word: String| {
+        let known = Op::ALL.into_iter().find(|op| op.as_str() == word);
+        known
+            .ok_or_else(|| de::Error::custom(format!("unknown op; the known ones are {}", super::op_names())))
+    };
+    words.map(|words| words.into_iter().map(op).collect()).transpose()
+}
+
+fn ops_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["array", "null"],
+        "minItems": 1,
+        "items": {"enum": Op::ALL.map(Op::as_str)},
+    })
+}
