@@ -254,21 +254,6 @@ impl Default for DeadLetterSettings {
     }
 }
 
-/// Records that a destination refuses for their content, kept in `data_dir`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(inline)]
-pub struct DeadLetters {
-    /// At most so many bytes. Beyond them a required destination stops; one that is not required drops and counts.
-    pub max_bytes: ByteSize,
-}
-
-impl Default for DeadLetters {
-    fn default() -> DeadLetters {
-        DeadLetters { max_bytes: ByteSize::mib(256) }
-    }
-}
-
 /// Bounds of the whole process.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -17,6 +17,8 @@ pub use rustix::process::Signal;
 
 /// How often a process that shall end is looked at.
 const WAIT_PAUSE: Duration = Duration::from_millis(5);
+/// How long one that is dropped may take to obey its last signal. A process that was stopped never does.
+const LAST_LIMIT: Duration = Duration::from_secs(10);
 /// A line on its input means that the child has ended in good order; the end of its input means that we are gone.
 /// A child that does not obey within 10 s is killed.
 const WATCH: &str = r#"
@@ -103,6 +105,14 @@ impl Drop for Process {
         // and a watcher that somebody killed cannot be told.
         if let Ok(None) = self.child.try_wait() {
             let _ = self.signal(self.last);
+            let mut patience = LAST_LIMIT;
+            while let Ok(None) = self.child.try_wait()
+                && !patience.is_zero()
+            {
+                std::thread::sleep(WAIT_PAUSE); // there is no async drop
+                patience = patience.saturating_sub(WAIT_PAUSE);
+            }
+            let _ = self.child.kill();
             let _ = self.child.wait();
         }
         if let Some(mut pipe) = self.watcher.stdin.take() {

@@ -22,7 +22,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    pub(crate) fn new(position: Option<Position>, permit: Permit, ticket: Option<oneshot::Sender<()>>) -> Claim {
+    /// What a send owes. The core and connectors get claims from an outlet; only tests make them.
+    pub fn new(position: Option<Position>, permit: Permit, ticket: Option<oneshot::Sender<()>>) -> Claim {
         Claim { position, permit, ticket }
     }
 

@@ -41,20 +41,31 @@ impl Part {
     }
 }
 
+/// What was said of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Nothing yet.
+    Open,
+    /// It is durable.
+    Accepted,
+    /// It can never be written; its dead letter settles it.
+    Rejected,
+}
+
 /// How far a delivery has come; goes back to the lane when the handle is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// One for each record: whether it is settled.
-    settled: Vec<bool>,
+    /// One for each record.
+    states: Vec<Settled>,
     open: usize,
-    /// Records that the destination refused for their content, and why.
+    /// Records that the destination refused for their content, and why, until the lane takes them.
     pub rejected: Vec<(usize, Rejection)>,
 }
 
 impl Progress {
     /// All of `records` open.
     pub fn new(records: usize) -> Progress {
-        Progress { settled: vec![false; records], open: records, rejected: Vec::new() }
+        Progress { states: vec![Settled::Open; records], open: records, rejected: Vec::new() }
     }
 
     /// How many records nothing was said of.
@@ -62,15 +73,30 @@ impl Progress {
         self.open
     }
 
-    /// Whether one record is still open.
-    pub fn is_open(&self, index: usize) -> bool {
-        !self.settled[index]
+    /// What was said of one record.
+    pub fn of(&self, index: usize) -> Settled {
+        self.states[index]
     }
 
-    /// Settles one record; whether it was open.
-    pub fn settle(&mut self, index: usize) -> bool {
-        let was_open = !std::mem::replace(&mut self.settled[index], true);
-        self.open -= usize::from(was_open);
+    /// Says that one record is durable, where nothing was said of it.
+    pub fn accept(&mut self, index: usize) {
+        self.say(index, Settled::Accepted);
+    }
+
+    /// Takes an acceptance back: the record is delivered again, because an earlier one of its key is.
+    pub fn reopen(&mut self, index: usize) {
+        if self.states[index] == Settled::Accepted {
+            self.states[index] = Settled::Open;
+            self.open += 1;
+        }
+    }
+
+    fn say(&mut self, index: usize, state: Settled) -> bool {
+        let was_open = self.states[index] == Settled::Open;
+        if was_open {
+            self.states[index] = state;
+            self.open -= 1;
+        }
         was_open
     }
 }
@@ -111,7 +137,7 @@ impl Delivery {
             parts.iter().all(|p| p.batch.chunk.stream == parts[0].batch.chunk.stream),
             "marks of two streams do not compare"
         );
-        assert_eq!(progress.settled.len(), parts.iter().map(Part::len).sum::<usize>(), "one state a record");
+        assert_eq!(progress.states.len(), parts.iter().map(Part::len).sum::<usize>(), "one state a record");
         let (back, returned) = oneshot::channel();
         (Delivery { parts, format, progress, back: Some(back) }, returned)
     }
@@ -133,7 +159,7 @@ impl Delivery {
 
     /// The records still open, in order, each with the number that settles it.
     pub fn open(&self) -> impl Iterator<Item = (usize, Record<'_>)> {
-        self.records().filter(|(index, _)| self.progress.is_open(*index))
+        self.records().filter(|(index, _)| self.progress.of(*index) == Settled::Open)
     }
 
     fn records(&self) -> impl Iterator<Item = (usize, Record<'_>)> {
@@ -165,19 +191,20 @@ impl Delivery {
 
     /// Record `index` is durable here.
     pub fn accept(&mut self, index: usize) {
-        self.progress.settle(index);
+        self.progress.accept(index);
     }
 
     /// Every record still open is durable here.
     pub fn accept_all(&mut self) {
-        self.progress.settled.fill(true);
-        self.progress.open = 0;
+        for index in 0..self.progress.states.len() {
+            self.progress.accept(index);
+        }
     }
 
     /// Record `index` can never be written here. It is settled once its dead letter is stored; until then the lane
     /// keeps it.
     pub fn reject(&mut self, index: usize, why: Rejection) {
-        if self.progress.settle(index) {
+        if self.progress.say(index, Settled::Rejected) {
             self.progress.rejected.push((index, why));
         }
     }

@@ -41,7 +41,7 @@ pub use batch::{Batch, Encoded, Record};
 pub use budget::{Budget, Permit};
 pub use chunk::{Chunk, Draft, Event, Op, Row, Span, Subject};
 pub use claim::{Claim, Ticket};
-pub use delivery::{Delivery, Part, Progress, Rejection};
+pub use delivery::{Delivery, Part, Progress, Rejection, Settled};
 pub use destination::Destination;
 pub use fault::{Blame, Fault};
 pub use mark::{Mark, Position, StreamId};

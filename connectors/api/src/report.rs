@@ -57,6 +57,7 @@ struct Inner {
     born: Instant,
     turned_ms: AtomicU64,
     connected: AtomicBool,
+    ever_connected: AtomicBool,
     measures: Mutex<BTreeMap<Measure, f64>>,
     details: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -67,6 +68,7 @@ impl Default for Report {
             born: Instant::now(),
             turned_ms: AtomicU64::new(0),
             connected: AtomicBool::new(false),
+            ever_connected: AtomicBool::new(false),
             measures: Mutex::default(),
             details: Mutex::default(),
         }))
@@ -92,6 +94,12 @@ impl Report {
     /// Whether the other side is reachable as far as the connector knows.
     pub fn set_connected(&self, connected: bool) {
         self.0.connected.store(connected, Ordering::Relaxed);
+        self.0.ever_connected.fetch_or(connected, Ordering::Relaxed);
+    }
+
+    /// Whether the other side was reachable at any time since the start.
+    pub fn ever_connected(&self) -> bool {
+        self.0.ever_connected.load(Ordering::Relaxed)
     }
 
     /// See [`Report::set_connected`].

@@ -1,0 +1,352 @@
+//! What the daemon tells about itself: `/live`, `/ready`, `/metrics`, `/status`, on a port of its own.
+//!
+//! Liveness is about us alone: every loop turned lately. Readiness is about the world: what must be reachable is.
+//! Both are computed when they are asked for, from pulses that the loops set themselves; nothing is cached, so
+//! nothing can be stale.
+
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use forebay_api::{Budget, Measure, Report};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::dead_letters::now_micros;
+use crate::pipeline::{PipelineReports, StoredAt};
+use crate::telemetry::{LaneFigures, SourceFigures, Telemetry};
+
+/// All that there is to tell.
+#[derive(Debug)]
+pub struct Status {
+    /// The daemon's name.
+    pub name: String,
+    /// Where it runs.
+    pub environment: String,
+    /// When it started.
+    pub started: Instant,
+    /// Memory of events between sources and destinations.
+    pub budget: Budget,
+    /// The sources, in the order of the configuration.
+    pub sources: Vec<SourceStatus>,
+    /// Counters.
+    pub telemetry: Arc<Telemetry>,
+    /// `/ready` turns red when a source lags by more.
+    pub ready_max_lag: Option<Duration>,
+}
+
+/// One source and its lanes.
+#[derive(Debug)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// The pulses of its loops.
+    pub reports: PipelineReports,
+    /// What it counts.
+    pub figures: SourceFigures,
+    /// What is stored.
+    pub stored: Arc<Mutex<Option<StoredAt>>>,
+    /// Its lanes.
+    pub destinations: Vec<DestinationStatus>,
+}
+
+/// One lane.
+#[derive(Debug)]
+pub struct DestinationStatus {
+    /// The destination's name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// Whether the checkpoint waits for it.
+    pub required: bool,
+    /// Its pulse.
+    pub report: Report,
+    /// What it counts.
+    pub figures: LaneFigures,
+}
+
+impl Status {
+    /// The loops that do not turn, by name; empty when the daemon is live.
+    pub fn stuck(&self) -> Vec<String> {
+        let mut stuck = Vec::new();
+        let mut look = |name: String, report: &Report| {
+            if report.idle() > Report::MUST_TURN_WITHIN {
+                stuck.push(format!("{name} has not turned for {} s", report.idle().as_secs()));
+            }
+        };
+        for source in &self.sources {
+            look(format!("source `{}`", source.name), &source.reports.source);
+            look(format!("stage of `{}`", source.name), &source.reports.stage);
+            look(format!("checkpoint of `{}`", source.name), &source.reports.checkpoint);
+            for lane in &source.destinations {
+                look(format!("lane `{}` → `{}`", source.name, lane.name), &lane.report);
+            }
+        }
+        stuck
+    }
+
+    /// Why the daemon is not ready; empty when it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut why = self.stuck();
+        for source in &self.sources {
+            if !source.reports.source.connected() {
+                why.push(format!("source `{}` is not connected", source.name));
+            }
+            for lane in source.destinations.iter().filter(|lane| lane.required && !lane.report.connected()) {
+                why.push(format!(
+                    "required destination `{}` is not reachable from `{}`",
+                    lane.name, source.name
+                ));
+            }
+            let lag = source.lag_seconds();
+            if let Some(most) = self.ready_max_lag.filter(|most| lag > most.as_secs_f64()) {
+                why.push(format!(
+                    "source `{}` lags by {lag:.0} s; `admin.ready_max_lag` is {} s",
+                    source.name,
+                    most.as_secs()
+                ));
+            }
+        }
+        why
+    }
+
+    /// Says of every loop that it turns: while the start waits for something, none of them runs yet.
+    pub fn turned(&self) {
+        for source in &self.sources {
+            let reports = &source.reports;
+            [&reports.source, &reports.stage, &reports.checkpoint].into_iter().for_each(Report::turned);
+            source.destinations.iter().for_each(|lane| lane.report.turned());
+        }
+    }
+
+    /// Everything, as `/status` shows it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "environment": self.environment,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "live": self.stuck().is_empty(),
+            "ready": self.not_ready().is_empty(),
+            "problems": self.problems(),
+            "memory": {"used_bytes": self.budget.used(), "budget_bytes": self.budget.limit()},
+            "sources": self.sources.iter().map(SourceStatus::to_json).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What is wrong, also with destinations that readiness does not look at.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.not_ready();
+        for source in &self.sources {
+            for lane in source.destinations.iter().filter(|lane| !lane.required) {
+                let details = lane.report.details();
+                if let Some(why) = details.get("stopped") {
+                    problems.push(format!("best-effort destination `{}` has stopped: {why}", lane.name));
+                } else if !lane.report.connected() {
+                    problems.push(format!("best-effort destination `{}` is not reachable", lane.name));
+                }
+            }
+        }
+        problems
+    }
+
+    /// The Prometheus text: counters, then what is read at this moment.
+    fn metrics(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode_registry(&mut text, &self.telemetry.registry)?;
+        let mut gauge = |name: &str, help: &str, samples: Vec<(String, f64)>| -> std::fmt::Result {
+            writeln!(text, "# HELP forebay_{name} {help}.\n# TYPE forebay_{name} gauge")?;
+            samples
+                .iter()
+                .try_for_each(|(labels, value)| writeln!(text, "forebay_{name}{{{labels}}} {value}"))
+        };
+        let of = |value: fn(&SourceStatus) -> Option<f64>| -> Vec<(String, f64)> {
+            let labelled =
+                |source: &SourceStatus| Some((format!("source=\"{}\"", source.name), value(source)?));
+            self.sources.iter().filter_map(labelled).collect()
+        };
+        let mut up = of(|source| Some(f64::from(u8::from(source.reports.source.connected()))));
+        for source in &self.sources {
+            for lane in &source.destinations {
+                let labels = format!("source=\"{}\",destination=\"{}\"", source.name, lane.name);
+                up.push((labels, f64::from(u8::from(lane.report.connected()))));
+            }
+        }
+        gauge("up", "Whether the source or destination is reachable", up)?;
+        gauge(
+            "checkpoint_age_seconds",
+            "Time since the checkpoint was stored",
+            of(SourceStatus::checkpoint_age),
+        )?;
+        for measure in Measure::ALL {
+            let samples = self.sources.iter().filter_map(|source| {
+                let value = *source.reports.source.measures().get(&measure)?;
+                Some((format!("source=\"{}\"", source.name), value))
+            });
+            gauge(measure.name(), measure.help(), samples.collect())?;
+        }
+        let plain = |value: f64| vec![(String::new(), value)];
+        #[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats")]
+        {
+            gauge(
+                "memory_used_bytes",
+                "Bytes of events between sources and destinations",
+                plain(self.budget.used() as f64),
+            )?;
+            gauge(
+                "memory_budget_bytes",
+                "Bytes of events that may be there",
+                plain(self.budget.limit() as f64),
+            )?;
+        }
+        let build = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+        gauge("build_info", "The version that runs", vec![(build, 1.0)])?;
+        // The text format wants its end marker last.
+        Ok(text.replace("# EOF\n", "") + "# EOF\n")
+    }
+}
+
+impl SourceStatus {
+    /// How old what it reads is; 0 when it has read all there is.
+    fn lag_seconds(&self) -> f64 {
+        self.reports.source.measures().get(&Measure::SourceLagSeconds).copied().unwrap_or(0.0)
+    }
+
+    fn stored(&self) -> Option<StoredAt> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn checkpoint_age(&self) -> Option<f64> {
+        Some(self.stored()?.at?.elapsed().as_secs_f64())
+    }
+
+    fn to_json(&self) -> Value {
+        let stored = self.stored();
+        let position = stored.as_ref().map(|stored| {
+            let text = stored.position.to_string();
+            serde_json::from_str(&text).unwrap_or(Value::String(text))
+        });
+        let measures = self.reports.source.measures();
+        json!({
+            "name": self.name,
+            "type": self.kind,
+            "connected": self.reports.source.connected(),
+            "events": self.figures.events.get(),
+            "bytes": self.figures.bytes.get(),
+            "checkpoint": {"position": position, "age_seconds": self.checkpoint_age()},
+            "measures": measures.iter().map(|(m, v)| (m.name().to_owned(), json!(v))).collect::<serde_json::Map<_, _>>(),
+            "details": self.reports.source.details(),
+            "destinations": self.destinations.iter().map(DestinationStatus::to_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl DestinationStatus {
+    /// How old the newest delivered event is while more are waiting; 0 when none wait.
+    pub fn lag_seconds(&self) -> f64 {
+        let newest = self.figures.newest_delivered_micros.load(std::sync::atomic::Ordering::Relaxed);
+        if self.figures.queue_records.get() == 0 || newest == 0 {
+            return 0.0;
+        }
+        Duration::from_micros(u64::try_from(now_micros() - newest).unwrap_or(0)).as_secs_f64()
+    }
+
+    fn to_json(&self) -> Value {
+        let figures = &self.figures;
+        json!({
+            "name": self.name,
+            "type": self.kind,
+            "required": self.required,
+            "connected": self.report.connected(),
+            "delivered": figures.delivered.get(),
+            "filtered": figures.filtered.get(),
+            "dead_lettered": figures.dead_lettered.get(),
+            "dropped": figures.dropped.get(),
+            "returned": figures.returned.get(),
+            "retries": figures.retries.get(),
+            "queue_records": figures.queue_records.get(),
+            "queue_bytes": figures.queue_bytes.get(),
+            "lag_seconds": self.lag_seconds(),
+            "details": self.report.details(),
+        })
+    }
+}
+
+/// Serves until `end`.
+pub async fn serve(listener: TcpListener, status: Arc<Status>, end: CancellationToken) {
+    let live = get(|State(status): State<Arc<Status>>| async move { verdict(&status.stuck()) });
+    let ready = get(|State(status): State<Arc<Status>>| async move { verdict(&status.not_ready()) });
+    let routes = Router::new()
+        .route("/live", live.clone())
+        .route("/livez", live.clone())
+        .route("/healthz", live)
+        .route("/ready", ready.clone())
+        .route("/readyz", ready)
+        .route("/metrics", get(metrics))
+        .route(
+            "/status",
+            get(|State(status): State<Arc<Status>>| async move { axum_json(&status.to_json()) }),
+        )
+        .with_state(status);
+    let served = axum::serve(listener, routes).with_graceful_shutdown(end.cancelled_owned()).await;
+    if let Err(error) = served {
+        error!(error = %error, "the admin server ended");
+    }
+}
+
+/// 200 `ok`, or 503 with one reason a line.
+fn verdict(reasons: &[String]) -> Response {
+    if reasons.is_empty() {
+        return "ok\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
+}
+
+fn axum_json(value: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string() + "\n").into_response()
+}
+
+async fn metrics(State(status): State<Arc<Status>>) -> Response {
+    match status.metrics() {
+        Ok(text) => {
+            const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+        }
+        Err(error) => {
+            warn!(error = %error, "metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Tells a service manager (systemd, `Type=notify`) when the daemon is ready first, and, if it asked for a watchdog,
+/// that it lives. Does nothing without one.
+pub async fn notify_service_manager(status: Arc<Status>) {
+    const LOOK_EVERY: Duration = Duration::from_millis(200);
+    let notify = |states: &[sd_notify::NotifyState<'_>]| {
+        if let Err(error) = sd_notify::notify(states) {
+            warn!(error = %error, "the service manager could not be told");
+        }
+    };
+    while !status.not_ready().is_empty() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    notify(&[sd_notify::NotifyState::Ready]);
+    let Some(every) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        if status.stuck().is_empty() {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+        tokio::time::sleep(every / 3).await;
+    }
+}

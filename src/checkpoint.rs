@@ -1,0 +1,336 @@
+//! Where positions are stored: one redb database in `data_dir`, which is also the lock against a second daemon on
+//! that folder.
+//!
+//! Invariants: [`CheckpointStore::save`] returns only after the position is on disk; a file that cannot be read, or
+//! that a newer Forebay wrote, is an error for the operator and never a fresh start.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_api::{Blame, Fault, Position, step};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+/// The name of the database in `data_dir`.
+pub const FILE: &str = "checkpoints.redb";
+
+/// What is written now. A file of another format is refused.
+const FORMAT: u64 = 1;
+
+/// By key: what [`Stored`] says, as JSON.
+const POSITIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("positions");
+/// `format` and `lease`.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+/// What is stored for one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Where the source resumes.
+    pub position: Position,
+    /// For each best-effort destination, the records that it had not settled when the position was stored: lost if
+    /// the process died then, and counted as dropped at the next start.
+    pub owed: BTreeMap<String, u64>,
+}
+
+/// The form of a [`Checkpoint`] on disk.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    /// The position's bytes; positions are text wherever a connector can make them so.
+    position: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    owed: BTreeMap<String, u64>,
+    /// Microseconds since the Unix epoch.
+    saved: i64,
+}
+
+/// Why a checkpoint could not be saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// Another daemon has the lease: whatever this one read, the other will read too.
+    #[error("another daemon has taken over these checkpoints (lease {theirs}, ours is {ours})")]
+    Fenced {
+        /// The lease that was found.
+        theirs: u64,
+        /// The lease that this store was opened with.
+        ours: u64,
+    },
+    /// It may work another time.
+    #[error("the checkpoint could not be written")]
+    Io(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Where positions live. The key is the source's name, or `source/destination` behind a journal.
+#[async_trait]
+pub trait CheckpointStore: Send + Sync + 'static {
+    /// What was stored last; `None` when nothing ever was.
+    async fn load(&self, key: &str) -> Result<Option<Checkpoint>, Fault>;
+
+    /// Stores; durable when it returns.
+    async fn save(&self, key: &str, checkpoint: &Checkpoint) -> Result<(), SaveError>;
+}
+
+/// The store in `data_dir`.
+#[derive(Debug)]
+pub struct FileStore {
+    path: PathBuf,
+    database: Arc<Database>,
+    lease: u64,
+}
+
+impl FileStore {
+    /// Opens or creates the database below `data_dir` and takes the next lease. Blocks on the disk.
+    pub fn open(data_dir: &Path) -> Result<FileStore, Fault> {
+        let path = data_dir.join(FILE);
+        let doing = || format!("opening the checkpoints in `{}`", path.display());
+        std::fs::create_dir_all(data_dir).map_err(|error| {
+            Fault::fatal(format!("creating `data_dir` `{}`", data_dir.display()), Blame::Outside, error)
+                .with_remedy(
+                    "create the folder and make it writable for this user, or set `data_dir` to another",
+                )
+        })?;
+        let mut database = Database::create(&path).map_err(|error| refused(doing(), data_dir, error))?;
+        let intact = database.check_integrity().map_err(|error| refused(doing(), data_dir, error))?;
+        if !intact {
+            tracing::warn!(file = %path.display(), "the checkpoints were not closed in order and have been repaired");
+        }
+        let lease = take_lease(&database).map_err(|fault| match fault {
+            LeaseError::Newer(format) => Fault::fatal(
+                doing(),
+                Blame::Outside,
+                format!("it has format {format}; this Forebay reads format {FORMAT}"),
+            )
+            .with_remedy("run the Forebay that wrote it, or a newer one"),
+            LeaseError::Database(error) => damaged(doing(), data_dir, error),
+        })?;
+        Ok(FileStore { path, database: Arc::new(database), lease })
+    }
+
+    /// Opens an existing database without taking the lease, for `forebay checkpoint`; `None` when there is none.
+    pub fn open_existing(data_dir: &Path) -> Result<Option<FileStore>, Fault> {
+        if data_dir.join(FILE).exists() { FileStore::open(data_dir).map(Some) } else { Ok(None) }
+    }
+
+    /// Everything that is stored, by key.
+    pub fn all(&self) -> Result<BTreeMap<String, Checkpoint>, Fault> {
+        let doing = || format!("reading the checkpoints in `{}`", self.path.display());
+        let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let table = transaction.open_table(POSITIONS)?;
+            let entries = table.iter()?;
+            entries
+                .map(|entry| {
+                    entry.map(|(k, v)| (k.value().to_owned(), v.value().to_vec())).map_err(Into::into)
+                })
+                .collect()
+        };
+        let entries = read().map_err(|error| Fault::retryable(doing(), error))?;
+        entries
+            .into_iter()
+            .map(|(key, value)| Ok((key, decode(&value).map_err(|e| self.unreadable(e))?)))
+            .collect()
+    }
+
+    /// Removes what is stored for a key; whether there was something.
+    pub fn remove(&self, key: &str) -> Result<bool, Fault> {
+        let remove = || -> Result<bool, redb::Error> {
+            let transaction = self.database.begin_write()?;
+            let was_there = transaction.open_table(POSITIONS)?.remove(key)?.is_some();
+            transaction.commit()?;
+            Ok(was_there)
+        };
+        remove().map_err(|error| Fault::retryable(format!("removing the checkpoint of `{key}`"), error))
+    }
+
+    fn unreadable(&self, error: serde_json::Error) -> Fault {
+        let doing = format!("reading the checkpoints in `{}`", self.path.display());
+        damaged(doing, self.path.parent().unwrap_or(&self.path), error)
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for FileStore {
+    async fn load(&self, key: &str) -> Result<Option<Checkpoint>, Fault> {
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(POSITIONS)?;
+            Ok(table.get(key)?.map(|value| value.value().to_vec()))
+        };
+        let doing = || format!("reading the checkpoint of `{key}` in `{}`", self.path.display());
+        let value = read().map_err(|error| Fault::retryable(doing(), error))?;
+        value.map(|value| decode(&value)).transpose().map_err(|error| self.unreadable(error))
+    }
+
+    async fn save(&self, key: &str, checkpoint: &Checkpoint) -> Result<(), SaveError> {
+        let stored = Stored {
+            position: String::from_utf8(checkpoint.position.0.to_vec())
+                .map_err(|error| SaveError::Io(error.into()))?,
+            owed: checkpoint.owed.clone(),
+            saved: crate::dead_letters::now_micros(),
+        };
+        let value = serde_json::to_vec(&stored).map_err(|error| SaveError::Io(error.into()))?;
+        let (database, key, lease) = (self.database.clone(), key.to_owned(), self.lease);
+        let save = move || -> Result<(), SaveError> {
+            let transaction = database.begin_write().map_err(io)?;
+            {
+                let meta = transaction.open_table(META).map_err(io)?;
+                let theirs = meta.get("lease").map_err(io)?.map_or(0, |value| value.value());
+                if theirs != lease {
+                    return Err(SaveError::Fenced { theirs, ours: lease });
+                }
+                transaction
+                    .open_table(POSITIONS)
+                    .map_err(io)?
+                    .insert(key.as_str(), value.as_slice())
+                    .map_err(io)?;
+            }
+            step!("before-save");
+            transaction.commit().map_err(io)?;
+            step!("saved");
+            Ok(())
+        };
+        tokio::task::spawn_blocking(save).await.map_err(|panic| SaveError::Io(panic.into()))?
+    }
+}
+
+fn io(error: impl Into<redb::Error>) -> SaveError {
+    SaveError::Io(error.into().into())
+}
+
+fn decode(value: &[u8]) -> Result<Checkpoint, serde_json::Error> {
+    let stored: Stored = serde_json::from_slice(value)?;
+    Ok(Checkpoint { position: Position(Bytes::from(stored.position)), owed: stored.owed })
+}
+
+enum LeaseError {
+    Newer(u64),
+    Database(redb::Error),
+}
+
+/// Writes the format into a new file, checks it in an old one, and counts the lease up.
+fn take_lease(database: &Database) -> Result<u64, LeaseError> {
+    let next = || -> Result<Result<u64, u64>, redb::Error> {
+        let transaction = database.begin_write()?;
+        let lease = {
+            let mut meta = transaction.open_table(META)?;
+            let format = meta.get("format")?.map(|value| value.value());
+            match format {
+                None => drop(meta.insert("format", FORMAT)?),
+                Some(FORMAT) => {}
+                Some(other) => return Ok(Err(other)),
+            }
+            let lease = meta.get("lease")?.map_or(0, |value| value.value()) + 1;
+            meta.insert("lease", lease)?;
+            lease
+        };
+        transaction.open_table(POSITIONS)?;
+        transaction.commit()?;
+        Ok(Ok(lease))
+    };
+    next().map_err(LeaseError::Database)?.map_err(LeaseError::Newer)
+}
+
+/// Judges why a database cannot be opened.
+fn refused(doing: String, data_dir: &Path, error: DatabaseError) -> Fault {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            Fault::fatal(doing, Blame::Outside, "another daemon has it open")
+                .with_remedy("stop the other daemon, or give this one a `data_dir` of its own")
+        }
+        DatabaseError::Storage(redb::StorageError::Io(error))
+            if error.kind() == std::io::ErrorKind::StorageFull
+                || error.kind() == std::io::ErrorKind::QuotaExceeded =>
+        {
+            Fault::fatal(doing, Blame::Outside, error).with_remedy("free space on the disk of `data_dir`")
+        }
+        DatabaseError::Storage(redb::StorageError::Io(error))
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Fault::fatal(doing, Blame::Outside, error).with_remedy("make `data_dir` writable for this user")
+        }
+        other => damaged(doing, data_dir, other),
+    }
+}
+
+fn damaged(
+    doing: String,
+    data_dir: &Path,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Fault {
+    Fault::fatal(doing, Blame::Outside, error).with_remedy(format!(
+        "restore `{FILE}` from a backup; or move it out of `{}` and start again: each source then begins where its \
+         server still keeps what was not confirmed, and destinations get some events a second time",
+        data_dir.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(text: &str, owed: u64) -> Checkpoint {
+        let owed = (owed > 0).then(|| ("lake".to_owned(), owed)).into_iter().collect();
+        Checkpoint { position: Position(Bytes::copy_from_slice(text.as_bytes())), owed }
+    }
+
+    #[tokio::test]
+    async fn what_was_saved_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..3u64 {
+            let store = FileStore::open(folder.path()).unwrap();
+            let before = store.load("shop").await.unwrap();
+            assert_eq!(before, (round > 0).then(|| checkpoint(&format!("p{}", round - 1), round - 1)));
+            store.save("shop", &checkpoint(&format!("p{round}"), round)).await.unwrap();
+        }
+        let store = FileStore::open(folder.path()).unwrap();
+        assert_eq!(store.all().unwrap().len(), 1);
+        assert!(store.remove("shop").unwrap());
+        assert_eq!(store.load("shop").await.unwrap(), None);
+    }
+
+    #[test]
+    fn a_second_daemon_on_the_folder_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = FileStore::open(folder.path()).unwrap();
+        let fault = FileStore::open(folder.path()).unwrap_err();
+        assert!(fault.to_string().contains("another daemon"), "{fault}");
+        assert!(fault.remedy().unwrap().contains("data_dir"));
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), vec![7; 8192]).unwrap();
+        let fault = FileStore::open(folder.path()).unwrap_err();
+        assert!(!fault.is_retryable());
+        assert!(fault.remedy().unwrap().contains("restore"), "{fault}");
+        assert_eq!(std::fs::read(folder.path().join(FILE)).unwrap(), vec![7; 8192], "it is left as it was");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_newer_format_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::open(folder.path()).unwrap();
+        let transaction = store.database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
+        transaction.commit().unwrap();
+        drop(store);
+        let fault = FileStore::open(folder.path()).unwrap_err();
+        assert!(fault.to_string().contains("format 2"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_lost_its_lease_stores_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = FileStore::open(folder.path()).unwrap();
+        store.lease -= 1;
+        let saved = store.save("shop", &checkpoint("p", 0)).await;
+        assert!(matches!(saved, Err(SaveError::Fenced { .. })));
+        assert_eq!(store.load("shop").await.unwrap(), None);
+    }
+}

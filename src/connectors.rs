@@ -1,0 +1,23 @@
+//! The only file that names connectors.
+
+use forebay_api::Registry;
+
+/// Every connector of this build.
+pub fn registry() -> Registry {
+    #[allow(unused_mut, reason = "a build without connectors registers none")]
+    let mut registry = Registry::default();
+    #[cfg(feature = "postgres")]
+    {
+        registry.source::<forebay_postgres::PostgresSource>();
+        registry.destination::<forebay_postgres::PostgresDestination>();
+    }
+    #[cfg(feature = "kafka")]
+    registry.destination::<forebay_kafka::KafkaDestination>();
+    #[cfg(feature = "file")]
+    {
+        registry.destination::<forebay_file::FileDestination>();
+        registry.destination::<forebay_file::StdoutDestination>();
+        registry.destination::<forebay_file::BlackholeDestination>();
+    }
+    registry
+}

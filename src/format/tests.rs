@@ -1,0 +1,115 @@
+use std::sync::Arc;
+
+use forebay_api::{Chunk, Draft, Mark, Op, Row, Span, StreamId, Subject};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A chunk of one event with every part set, as the PostgreSQL source writes it.
+fn chunk(op: Op) -> Chunk {
+    let subject = Arc::new(Subject::new(
+        ("com.acme.shop", "public.orders", "1-0-0"),
+        (Some("shop"), Some("public"), Some("orders")),
+        r#""type":"postgres","name":"shop","database":"shop","schema":"public","table":"orders""#.to_owned(),
+    ));
+    let mut draft = Draft::default();
+    let mut part = |text: &str| {
+        let start = draft.buf.len();
+        draft.buf.extend_from_slice(text.as_bytes());
+        draft.since(start)
+    };
+    let key = part(r#"{"id":42}"#);
+    let before = part(r#"{"id":42,"total":1.10}"#);
+    let payload = part(r#"{"id":42,"total":2.50,"note":"a \"quoted\" word"}"#);
+    let unchanged = part(r#"["body"]"#);
+    let extra = part(
+        r#""lsn":"0/16B3748","commit_lsn":"0/16B37A0","xid":754,"ordinal":3,"origin":"a,\"b","snapshot":false"#,
+    );
+    let row = Row {
+        mark: Mark { major: (1, 0x016B_37A0), minor: 3, part: 0 },
+        time: 1_795_372_440_123_456,
+        xid: 754,
+        subject: draft.subject(&subject),
+        op,
+        id: Span::default(),
+        key,
+        before,
+        payload: if op == Op::Delete { Span::default() } else { payload },
+        unchanged,
+        contexts: Span::default(),
+        extra,
+    };
+    draft.push(row);
+    draft.finish(&Arc::new(StreamId { source: "shop".into(), epoch: 0xabc }), 1_795_372_440_130_012, false)
+}
+
+fn record(format: Format, op: Op, verdicts: &[Verdict]) -> (String, Value) {
+    let encoded = Encoder::new("edge-1", "production").encode(format, &chunk(op), verdicts);
+    let text = String::from_utf8(encoded.get(0).to_vec()).unwrap();
+    let value = serde_json::from_str(&text).expect("every format is JSON");
+    (text, value)
+}
+
+#[test]
+fn the_envelope_has_its_fields_in_their_order() {
+    let (text, _) = record(Format::Forebay, Op::Update, &[]);
+    insta::assert_snapshot!(text, @r#"{"id":"shop:0000000000000abc:1:00000000016B37A0:3","schema":"com.acme.shop/public.orders/1-0-0","vendor":"com.acme.shop","name":"public.orders","version":"1-0-0","op":"update","time":"2026-11-22T18:34:00.123456Z","received":"2026-11-22T18:34:00.130012Z","source":{"type":"postgres","name":"shop","database":"shop","schema":"public","table":"orders","lsn":"0/16B3748","commit_lsn":"0/16B37A0","xid":754,"ordinal":3,"origin":"a,\"b","snapshot":false},"key":{"id":42},"before":{"id":42,"total":1.10},"payload":{"id":42,"total":2.50,"note":"a \"quoted\" word"},"unchanged":["body"],"valid":true,"forebay":{"name":"edge-1","environment":"production","version":"0.1.0"}}"#);
+}
+
+#[test]
+fn a_deleted_row_has_a_null_payload() {
+    let (_, value) = record(Format::Forebay, Op::Delete, &[]);
+    assert_eq!(value["payload"], Value::Null);
+    assert_eq!(value["key"], json!({"id": 42}));
+}
+
+#[test]
+fn an_invalid_event_carries_why() {
+    let invalid = Verdict::Invalid(Box::new(Invalid {
+        kind: "invalid_payload".into(),
+        message: "1 of 3 members is wrong".into(),
+        resolution: None,
+        details: vec![forebay_api::InvalidDetail {
+            path: "/total".into(),
+            keyword: "/properties/total/minimum".into(),
+            message: "2.5 is less than 3".into(),
+        }],
+    }));
+    let (_, value) = record(Format::Forebay, Op::Update, std::slice::from_ref(&invalid));
+    assert_eq!(value["valid"], false);
+    assert_eq!(value["error"]["details"][0]["path"], "/total");
+    let (_, value) = record(Format::CloudEvents, Op::Update, &[invalid]);
+    assert_eq!(value["valid"], false);
+}
+
+#[test]
+fn debezium_consumers_find_their_fields() {
+    let (text, value) = record(Format::Debezium, Op::Update, &[]);
+    insta::assert_snapshot!(text, @r#"{"before":{"id":42,"total":1.10},"after":{"id":42,"total":2.50,"note":"a \"quoted\" word"},"source":{"version":"forebay-0.1.0","connector":"postgresql","name":"shop","ts_ms":1795372440123,"ts_us":1795372440123456,"ts_ns":1795372440123456000,"snapshot":"false","db":"shop","schema":"public","table":"orders","sequence":"[\"23803808\",\"23803720\"]","txId":754,"lsn":23803720,"xmin":null,"unchanged":["body"]},"op":"u","ts_ms":1795372440130,"ts_us":1795372440130012,"ts_ns":1795372440130012000,"transaction":null}"#);
+    assert_eq!(value["op"], "u");
+    for (op, letter) in
+        [(Op::Snapshot, "r"), (Op::Insert, "c"), (Op::Delete, "d"), (Op::Truncate, "t"), (Op::Message, "m")]
+    {
+        assert_eq!(record(Format::Debezium, op, &[]).1["op"], letter);
+    }
+}
+
+#[test]
+fn a_cloudevent_has_the_required_attributes_and_loses_nothing() {
+    let (_, value) = record(Format::CloudEvents, Op::Update, &[]);
+    for required in ["specversion", "id", "source", "type"] {
+        assert!(value[required].as_str().is_some_and(|s| !s.is_empty()), "{required}");
+    }
+    let names = value.as_object().unwrap().keys();
+    assert!(
+        names.clone().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())),
+        "{names:?}"
+    );
+    let inside = |member: &str| serde_json::from_str::<Value>(value[member].as_str().unwrap()).unwrap();
+    assert_eq!(inside("before"), json!({"id": 42, "total": 1.10}));
+    assert_eq!(inside("unchanged"), json!(["body"]));
+    assert_eq!(inside("origin")["xid"], 754);
+    assert_eq!(value["partitionkey"], r#"{"id":42}"#);
+    assert_eq!(value["data"]["note"], "a \"quoted\" word");
+    assert_eq!(value["dataschema"], "iglu:com.acme.shop/public.orders/jsonschema/1-0-0");
+}

@@ -1,0 +1,420 @@
+//! A whole pipeline with a scripted source and scripted destinations: what must hold whatever they do.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_api::{Delivery, Draft, Mark, Op, Rejection, Row, Span, StreamId, Subject};
+
+use super::*;
+use crate::lane::{BatchLimits, Retry};
+use crate::telemetry::Telemetry;
+
+/// Sends `events` events in chunks of `per_chunk`, a position after each chunk, from wherever it resumes.
+struct Scripted {
+    events: u64,
+    per_chunk: u64,
+    /// What to end the first run with, after everything is sent.
+    fault: Option<Fault>,
+    /// Whether to wait for a stop when everything is sent.
+    wait: bool,
+}
+
+fn event_chunk(from: u64, to: u64) -> forebay_api::Chunk {
+    let subject = Arc::new(Subject::new(
+        ("v", "public.t", "1-0-0"),
+        (Some("d"), Some("public"), Some("t")),
+        r#""type":"test""#.to_owned(),
+    ));
+    let mut draft = Draft::default();
+    for n in from..to {
+        let start = draft.buf.len();
+        draft.buf.extend_from_slice(format!("{{\"id\":{}}}", n % 5).as_bytes());
+        let key = draft.since(start);
+        let start = draft.buf.len();
+        draft.buf.extend_from_slice(format!("{{\"n\":{n}}}").as_bytes());
+        let payload = draft.since(start);
+        let subject = draft.subject(&subject);
+        let empty = Span::default();
+        draft.push(Row {
+            mark: Mark { major: (1, n), minor: 0, part: 0 },
+            time: 0,
+            xid: 0,
+            subject,
+            op: Op::Insert,
+            id: empty,
+            key,
+            before: empty,
+            payload,
+            unchanged: empty,
+            contexts: empty,
+            extra: empty,
+        });
+    }
+    draft.finish(&Arc::new(StreamId { source: "s".into(), epoch: 1 }), 0, false)
+}
+
+fn position(n: u64) -> Position {
+    Position(Bytes::from(n.to_string()))
+}
+
+fn number(position: &Position) -> u64 {
+    position.to_string().parse().unwrap()
+}
+
+#[async_trait]
+impl Source for Scripted {
+    async fn run(&mut self, context: SourceContext) -> Result<(), Fault> {
+        context.report.set_connected(true);
+        let mut next = context.resume.as_ref().map_or(1, |p| number(p) + 1);
+        while next <= self.events {
+            let end = (next + self.per_chunk).min(self.events + 1);
+            if context.outlet.send(event_chunk(next, end), Some(position(end - 1))).await.is_err() {
+                return Ok(());
+            }
+            next = end;
+        }
+        if self.wait {
+            context.stop.cancelled().await;
+        }
+        self.fault.take().map_or(Ok(()), Err)
+    }
+}
+
+/// Keeps the numbers it accepted, in order; fails as told.
+#[derive(Default)]
+struct Memory {
+    kept: Mutex<Vec<u64>>,
+    calls: AtomicUsize,
+    /// Calls that fail after accepting the first record of the delivery.
+    failing: Mutex<VecDeque<usize>>,
+    /// Rejects these numbers.
+    poison: Vec<u64>,
+    /// Never answers while set.
+    hangs: AtomicBool,
+    fatal: bool,
+    /// What `held` says, when the destination keeps marks.
+    keeps_marks: bool,
+}
+
+impl Memory {
+    fn numbers(&self) -> Vec<u64> {
+        self.kept.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Destination for Memory {
+    async fn held(&self, _: &StreamId) -> Result<Option<Mark>, Fault> {
+        let last = self.kept.lock().unwrap().iter().max().copied();
+        Ok(last.filter(|_| self.keeps_marks).map(|n| Mark { major: (1, n), minor: 0, part: 0 }))
+    }
+
+    async fn deliver(&self, mut delivery: Delivery) -> Result<(), Fault> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.fatal {
+            return Err(Fault::fatal("writing", Blame::Outside, "no"));
+        }
+        while self.hangs.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let fails = self.failing.lock().unwrap().contains(&call);
+        let open: Vec<(usize, u64)> =
+            delivery.open().map(|(index, record)| (index, record.event().mark().major.1)).collect();
+        for (at, (index, n)) in open.into_iter().enumerate() {
+            if fails && at == 1 {
+                return Err(Fault::retryable("writing", "told to fail"));
+            }
+            if self.poison.contains(&n) {
+                delivery.reject(index, Rejection::new("too_large", &std::io::Error::other("poison")));
+                continue;
+            }
+            self.kept.lock().unwrap().push(n);
+            delivery.accept(index);
+        }
+        Ok(())
+    }
+}
+
+/// A store in memory.
+#[derive(Default)]
+struct Kept {
+    saved: Mutex<BTreeMap<String, Checkpoint>>,
+    failures: AtomicUsize,
+}
+
+#[async_trait]
+impl CheckpointStore for Kept {
+    async fn load(&self, key: &str) -> Result<Option<Checkpoint>, Fault> {
+        Ok(self.saved.lock().unwrap().get(key).cloned())
+    }
+
+    async fn save(&self, key: &str, checkpoint: &Checkpoint) -> Result<(), SaveError> {
+        if self.failures.load(Ordering::SeqCst) > 0 {
+            self.failures.fetch_sub(1, Ordering::SeqCst);
+            return Err(SaveError::Io("disk full".into()));
+        }
+        self.saved.lock().unwrap().insert(key.to_owned(), checkpoint.clone());
+        Ok(())
+    }
+}
+
+struct World {
+    pipeline: Pipeline,
+    store: Arc<Kept>,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new(source: Scripted, destinations: Vec<(Arc<Memory>, bool)>) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let telemetry = Telemetry::default();
+        let store = Arc::new(Kept::default());
+        let lanes = destinations.into_iter().enumerate().map(|(index, (destination, required))| {
+            let name = format!("d{index}");
+            LanePlan {
+                settings: LaneSettings {
+                    source: "s".into(),
+                    destination: name.as_str().into(),
+                    index,
+                    required,
+                    format: 0,
+                    batch: BatchLimits { records: 7, bytes: 1 << 20, age: Duration::ZERO },
+                    timeout: Duration::from_secs(5),
+                    retry: Retry {
+                        initial: Duration::from_millis(10),
+                        max: Duration::from_millis(100),
+                        attempts: NonZeroU32::new(3).unwrap(),
+                    },
+                },
+                destination,
+                filter: Filter::default(),
+                dead_letters: Arc::new(DeadLetters::new(folder.path(), &name, 1 << 20)),
+                queue_bytes: 64 << 10,
+                figures: telemetry.lane("s", &name),
+                report: Report::default(),
+            }
+        });
+        let pipeline = Pipeline {
+            name: "s".into(),
+            source: Arc::new(tokio::sync::Mutex::new(Box::new(source))),
+            lanes: lanes.collect(),
+            formats: Arc::new([Format::Forebay]),
+            instance: ("n".into(), "e".into()),
+            store: store.clone(),
+            budget: Budget::new(1 << 20),
+            drain: Duration::from_secs(30),
+            figures: telemetry.source("s"),
+            reports: PipelineReports::default(),
+            stored: Arc::default(),
+        };
+        World { pipeline, store, _folder: folder }
+    }
+
+    fn stored(&self) -> Option<u64> {
+        self.store.saved.lock().unwrap().get("s").map(|checkpoint| number(&checkpoint.position))
+    }
+
+    /// `events = delivered + filtered + dead_lettered + dropped + returned`, for each lane.
+    fn assert_adds_up(&self) {
+        for plan in &self.pipeline.lanes {
+            let f = &plan.figures;
+            let sum = f.delivered.get()
+                + f.filtered.get()
+                + f.dead_lettered.get()
+                + f.dropped.get()
+                + f.returned.get();
+            assert_eq!(self.pipeline.figures.events.get(), sum, "{}: {f:?}", plan.settings.destination);
+            assert_eq!((f.queue_records.get(), f.queue_bytes.get()), (0, 0));
+        }
+        assert_eq!(self.pipeline.budget.used(), 0, "all memory was given back");
+    }
+}
+
+fn all(events: u64) -> Scripted {
+    Scripted { events, per_chunk: 10, fault: None, wait: false }
+}
+
+fn in_order(numbers: &[u64], events: u64) {
+    assert_eq!(numbers, (1..=events).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_arrives_in_order_at_every_destination_and_the_last_position_is_stored() {
+    let (a, b) = (Arc::new(Memory::default()), Arc::new(Memory::default()));
+    let world = World::new(all(1000), vec![(a.clone(), true), (b.clone(), false)]);
+    let ended = world.pipeline.generation(&Shutdown::default()).await;
+    assert!(ended.result.is_ok() && ended.drained);
+    in_order(&a.numbers(), 1000);
+    assert_eq!(world.stored(), Some(1000));
+    world.assert_adds_up();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_delivery_comes_again_with_what_is_open_and_the_successors_of_its_keys() {
+    let failing = Mutex::new(VecDeque::from([0, 1, 3, 8]));
+    let a = Arc::new(Memory { failing, ..Memory::default() });
+    let world = World::new(all(100), vec![(a.clone(), true)]);
+    assert!(world.pipeline.generation(&Shutdown::default()).await.drained);
+    let numbers = a.numbers();
+    // A repeat is legal; per key (five of them) the sequence only ever steps back to repeat.
+    for key in 0..5 {
+        let of_key: Vec<u64> = numbers.iter().copied().filter(|n| n % 5 == key).collect();
+        let mut firsts = Vec::new();
+        for n in of_key {
+            if !firsts.contains(&n) {
+                firsts.push(n);
+            }
+        }
+        assert!(firsts.is_sorted(), "{firsts:?}");
+    }
+    let mut unique = numbers.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    in_order(&unique, 100);
+    world.assert_adds_up();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_struck_off_when_a_generation_comes_again() {
+    let a = Arc::new(Memory { keeps_marks: true, ..Memory::default() });
+    let mut world = World::new(all(50), vec![(a.clone(), true)]);
+    assert!(world.pipeline.generation(&Shutdown::default()).await.drained);
+    world.store.saved.lock().unwrap().clear(); // the checkpoint is lost, the data is not
+    world.pipeline.source = Arc::new(tokio::sync::Mutex::new(Box::new(all(80))));
+    assert!(world.pipeline.generation(&Shutdown::default()).await.drained);
+    in_order(&a.numbers(), 80);
+}
+
+#[tokio::test(start_paused = true)]
+async fn poison_becomes_a_dead_letter_and_its_neighbours_flow() {
+    let a = Arc::new(Memory { poison: vec![5, 17], ..Memory::default() });
+    let world = World::new(all(30), vec![(a.clone(), true)]);
+    assert!(world.pipeline.generation(&Shutdown::default()).await.drained);
+    assert_eq!(a.numbers().len(), 28);
+    assert_eq!(world.pipeline.lanes[0].figures.dead_lettered.get(), 2);
+    let letters = world._folder.path().join("dead_letters/d0/000001.ndjson");
+    let letters = std::fs::read_to_string(letters).unwrap();
+    assert_eq!(letters.lines().count(), 2);
+    assert_eq!(world.stored(), Some(30));
+    world.assert_adds_up();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_dead_letter_folder_stops_a_required_lane_and_the_position_stays_before_the_poison() {
+    let a = Arc::new(Memory { poison: vec![25], ..Memory::default() });
+    let mut world = World::new(all(30), vec![(a.clone(), true)]);
+    world.pipeline.lanes[0].dead_letters = Arc::new(DeadLetters::new(world._folder.path(), "d0", 10));
+    let ended = world.pipeline.generation(&Shutdown::default()).await;
+    assert!(ended.result.unwrap_err().remedy().unwrap().contains("move the files away"));
+    assert!(world.stored().is_none_or(|n| n < 25), "{:?}", world.stored());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_required_destination_holds_the_position_back_until_it_answers() {
+    let a = Arc::new(Memory { hangs: AtomicBool::new(true), ..Memory::default() });
+    let b = Arc::new(Memory::default());
+    let world = World::new(Scripted { wait: true, ..all(30) }, vec![(a.clone(), true), (b.clone(), true)]);
+    let shutdown = Shutdown::default();
+    let check = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        in_order(&b.numbers(), 30);
+        assert_eq!(
+            world.stored(),
+            None,
+            "nothing is confirmed for what one required destination has not got"
+        );
+        a.hangs.store(false, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(world.stored(), Some(30));
+        shutdown.stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(world.pipeline.generation(&shutdown), check);
+    assert!(ended.drained);
+    world.assert_adds_up();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_best_effort_destination_holds_nothing_up_and_its_losses_are_counted() {
+    let a = Arc::new(Memory::default());
+    let b = Arc::new(Memory { hangs: AtomicBool::new(true), ..Memory::default() });
+    let world = World::new(all(2000), vec![(a.clone(), true), (b.clone(), false)]);
+    let ended = world.pipeline.generation(&Shutdown::default()).await;
+    assert!(ended.result.is_ok());
+    in_order(&a.numbers(), 2000);
+    assert_eq!(world.stored(), Some(2000));
+    assert!(world.pipeline.lanes[1].figures.dropped.get() > 0);
+    world.assert_adds_up();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_best_effort_destination_owes_is_stored_with_the_position() {
+    let a = Arc::new(Memory::default());
+    let b = Arc::new(Memory { hangs: AtomicBool::new(true), ..Memory::default() });
+    let world = World::new(Scripted { wait: true, ..all(30) }, vec![(a, true), (b, false)]);
+    let shutdown = Shutdown::default();
+    let abort = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        shutdown.abort.cancel();
+    };
+    let (ended, ()) = tokio::join!(world.pipeline.generation(&shutdown), abort);
+    assert!(!ended.drained);
+    assert_eq!(world.store.saved.lock().unwrap()["s"].owed, BTreeMap::from([("d1".to_owned(), 30)]));
+    world.assert_adds_up();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fatal_fault_of_a_required_lane_ends_the_generation_and_of_a_best_effort_lane_does_not() {
+    for required in [true, false] {
+        let a = Arc::new(Memory::default());
+        let b = Arc::new(Memory { fatal: true, ..Memory::default() });
+        let world = World::new(all(100), vec![(a.clone(), true), (b, required)]);
+        let ended = world.pipeline.generation(&Shutdown::default()).await;
+        assert_eq!(ended.result.is_err(), required);
+        if required {
+            assert_eq!(world.stored(), None);
+        } else {
+            in_order(&a.numbers(), 100);
+            assert_eq!(world.stored(), Some(100));
+        }
+        world.assert_adds_up();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_drained_and_resumes_where_it_stood() {
+    let a = Arc::new(Memory::default());
+    let fault = Some(Fault::retryable("reading", "connection lost"));
+    let world = World::new(Scripted { fault, ..all(40) }, vec![(a.clone(), true)]);
+    let shutdown = Shutdown::default();
+    let drained = crate::supervise::run(world.pipeline, Duration::from_secs(30), shutdown).await.unwrap();
+    assert!(drained);
+    in_order(&a.numbers(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_cannot_be_stored_is_not_published_and_stored_later() {
+    let a = Arc::new(Memory::default());
+    let world = World::new(all(40), vec![(a.clone(), true)]);
+    world.store.failures.store(3, Ordering::SeqCst);
+    assert!(world.pipeline.generation(&Shutdown::default()).await.drained);
+    assert_eq!(world.stored(), Some(40));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_a_fault_and_not_a_hang() {
+    struct Panics;
+    #[async_trait]
+    impl Destination for Panics {
+        async fn deliver(&self, _: Delivery) -> Result<(), Fault> {
+            panic!("told to")
+        }
+    }
+    let mut world = World::new(all(10), vec![(Arc::new(Memory::default()), true)]);
+    world.pipeline.lanes[0].destination = Arc::new(Panics);
+    let ended = world.pipeline.generation(&Shutdown::default()).await;
+    assert!(ended.result.unwrap_err().to_string().contains("panic"));
+    assert_eq!(world.stored(), None);
+}

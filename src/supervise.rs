@@ -1,0 +1,74 @@
+//! Runs a pipeline generation after generation: again after a retryable fault, with bounded backoff; not again after
+//! a fatal one, a stop, or when the source has nothing left.
+
+use std::time::Duration;
+
+use forebay_api::Fault;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::lane::{Retry, TURN};
+use crate::pipeline::{Ended, Pipeline};
+use crate::shutdown::Shutdown;
+
+/// A generation that lasted this long was healthy: the next wait begins small again.
+const HEALTHY: Duration = Duration::from_secs(30);
+
+/// Between generations: quick at first, because most faults are a server that restarts.
+const RETRY: Retry = Retry {
+    initial: Duration::from_millis(200),
+    max: Duration::from_secs(15),
+    attempts: std::num::NonZeroU32::MAX,
+};
+
+/// Runs `pipeline` until it is stopped, done or beyond repair; whether everything it read is settled.
+///
+/// A source that was never reachable within `startup` is given up: its last fault is returned.
+pub async fn run(pipeline: Pipeline, startup: Duration, shutdown: Shutdown) -> Result<bool, Fault> {
+    let began = Instant::now();
+    let mut attempts = 0;
+    loop {
+        let generation = Instant::now();
+        let Ended { result, drained } = pipeline.generation(&shutdown).await;
+        pipeline.reports.source.set_connected(false);
+        let Err(fault) = result else { return Ok(drained) };
+        if shutdown.stop.is_cancelled() && fault.is_retryable() {
+            warn!(source = %pipeline.name, error = %fault, "source failed while stopping");
+            return Ok(drained);
+        }
+        if !fault.is_retryable() {
+            return Err(fault);
+        }
+        if generation.elapsed() >= HEALTHY {
+            attempts = 0;
+        }
+        attempts += 1;
+        if !pipeline.reports.source.ever_connected() && began.elapsed() >= startup {
+            return Err(fault);
+        }
+        let after = match &fault {
+            Fault::Retryable { after, .. } => *after,
+            Fault::Fatal { .. } => None,
+        };
+        let mut wait = RETRY.wait(attempts, after);
+        if !pipeline.reports.source.ever_connected() {
+            wait = wait.min(startup.saturating_sub(began.elapsed()));
+        }
+        if attempts == 1 {
+            warn!(source = %pipeline.name, error = %fault, remedy = fault.remedy(), "source failed; trying again");
+        } else {
+            info!(source = %pipeline.name, error = %fault, attempts, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "source failed again");
+        }
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            for report in [&pipeline.reports.source, &pipeline.reports.stage, &pipeline.reports.checkpoint] {
+                report.turned();
+            }
+            pipeline.lanes.iter().for_each(|lane| lane.report.turned());
+            tokio::select! {
+                () = tokio::time::sleep_until(until.min(Instant::now() + TURN)) => {}
+                () = shutdown.stop.cancelled() => return Ok(drained),
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Every metric and label name, and the figures behind them.
+//!
+//! Counters are bumped once a batch, never once a record. Names and meanings are promises to dashboards:
+//! `docs/metrics.md` lists them, and a test compares the two.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Labels of what belongs to a source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceLabels {
+    /// The source's name.
+    pub source: String,
+}
+
+/// Labels of what belongs to a lane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LaneLabels {
+    /// The source's name.
+    pub source: String,
+    /// The destination's name.
+    pub destination: String,
+}
+
+type LaneCounter = Family<LaneLabels, Counter>;
+type LaneGauge = Family<LaneLabels, Gauge<i64, AtomicI64>>;
+
+/// All metrics of the daemon.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// What `/metrics` prints.
+    pub registry: Registry,
+    source_events: Family<SourceLabels, Counter>,
+    source_bytes: Family<SourceLabels, Counter>,
+    checkpoint_saves: Family<SourceLabels, Counter>,
+    delivered: LaneCounter,
+    filtered: LaneCounter,
+    dead_lettered: LaneCounter,
+    dropped: LaneCounter,
+    returned: LaneCounter,
+    retries: LaneCounter,
+    duration: Family<LaneLabels, Histogram, fn() -> Histogram>,
+    queue_bytes: LaneGauge,
+    queue_records: LaneGauge,
+}
+
+/// The figures of one source.
+#[derive(Clone, Debug)]
+pub struct SourceFigures {
+    /// Events that entered the pipeline; those that come again after an aborted generation count again.
+    pub events: Counter,
+    /// Bytes of events that entered the pipeline.
+    pub bytes: Counter,
+    /// Checkpoints stored.
+    pub saves: Counter,
+}
+
+/// The figures of one lane. Of all events that entered: `events = delivered + filtered + dead_lettered + dropped +
+/// returned + queue_records`, at any time when nothing is on its way between two of them.
+#[derive(Clone, Debug)]
+pub struct LaneFigures {
+    /// Durable at the destination, those that were found there already included.
+    pub delivered: Counter,
+    /// Not wanted there by `accept` or `where`.
+    pub filtered: Counter,
+    /// Refused for their content, and stored as dead letters.
+    pub dead_lettered: Counter,
+    /// Lost to a best-effort destination.
+    pub dropped: Counter,
+    /// Given back unsettled by a generation that ended; the source reads them again.
+    pub returned: Counter,
+    /// Attempts after the first.
+    pub retries: Counter,
+    /// How long each attempt took.
+    pub duration: Histogram,
+    /// Bytes that wait or are on their way.
+    pub queue_bytes: Gauge<i64, AtomicI64>,
+    /// Records that wait or are on their way.
+    pub queue_records: Gauge<i64, AtomicI64>,
+    /// When the newest delivered event happened: microseconds since the Unix epoch; 0: none was delivered yet.
+    pub newest_delivered_micros: Arc<AtomicI64>,
+}
+
+/// From half a millisecond to half a minute.
+fn durations() -> Histogram {
+    Histogram::new([
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    ])
+}
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        let mut registry = Registry::with_prefix("forebay");
+        let counter = |registry: &mut Registry, name: &str, help: &str| {
+            let family = LaneCounter::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let delivered = counter(&mut registry, "delivered", "Records durable at the destination");
+        let filtered = counter(&mut registry, "filtered", "Events that the destination does not want");
+        let dead_lettered = counter(&mut registry, "dead_lettered", "Records stored as dead letters");
+        let dropped = counter(&mut registry, "dropped", "Records lost to a best-effort destination");
+        let returned = counter(
+            &mut registry,
+            "returned",
+            "Records given back unsettled by a generation that ended; they come again",
+        );
+        let retries = counter(&mut registry, "retries", "Delivery attempts after the first");
+        let (source_events, source_bytes, checkpoint_saves) = Default::default();
+        registry.register("source_events", "Events that entered the pipeline", Family::clone(&source_events));
+        registry.register_with_unit(
+            "source",
+            "Bytes of events that entered the pipeline",
+            Unit::Bytes,
+            Family::clone(&source_bytes),
+        );
+        registry.register("checkpoint_saves", "Checkpoints stored", Family::clone(&checkpoint_saves));
+        let duration = Family::new_with_constructor(durations as fn() -> Histogram);
+        registry.register_with_unit(
+            "delivery_duration",
+            "How long a delivery attempt took",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let (queue_bytes, queue_records) = (LaneGauge::default(), LaneGauge::default());
+        registry.register_with_unit(
+            "queue",
+            "Bytes waiting for or on their way into the destination",
+            Unit::Bytes,
+            queue_bytes.clone(),
+        );
+        registry.register(
+            "queue_records",
+            "Records waiting for or on their way into the destination",
+            queue_records.clone(),
+        );
+        Telemetry {
+            registry,
+            source_events,
+            source_bytes,
+            checkpoint_saves,
+            delivered,
+            filtered,
+            dead_lettered,
+            dropped,
+            returned,
+            retries,
+            duration,
+            queue_bytes,
+            queue_records,
+        }
+    }
+}
+
+impl Telemetry {
+    /// The figures of one source, made when they are first asked for.
+    pub fn source(&self, source: &str) -> SourceFigures {
+        let labels = SourceLabels { source: source.to_owned() };
+        SourceFigures {
+            events: self.source_events.get_or_create_owned(&labels),
+            bytes: self.source_bytes.get_or_create_owned(&labels),
+            saves: self.checkpoint_saves.get_or_create_owned(&labels),
+        }
+    }
+
+    /// The figures of one lane, made when they are first asked for.
+    pub fn lane(&self, source: &str, destination: &str) -> LaneFigures {
+        let labels = LaneLabels { source: source.to_owned(), destination: destination.to_owned() };
+        LaneFigures {
+            delivered: self.delivered.get_or_create_owned(&labels),
+            filtered: self.filtered.get_or_create_owned(&labels),
+            dead_lettered: self.dead_lettered.get_or_create_owned(&labels),
+            dropped: self.dropped.get_or_create_owned(&labels),
+            returned: self.returned.get_or_create_owned(&labels),
+            retries: self.retries.get_or_create_owned(&labels),
+            duration: self.duration.get_or_create_owned(&labels),
+            queue_bytes: self.queue_bytes.get_or_create_owned(&labels),
+            queue_records: self.queue_records.get_or_create_owned(&labels),
+            newest_delivered_micros: Arc::default(),
+        }
+    }
+}
