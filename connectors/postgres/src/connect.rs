@@ -11,6 +11,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rustls::ClientConfig;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -163,19 +164,20 @@ impl Server {
     /// Opens a replication connection, bound to the database.
     pub async fn replication(&self) -> Result<Connection, ConnectError> {
         let password = self.password().await?;
-        self.first(async |host, session| self.replication_at(host, session, password.as_deref()).await).await
+        self.first(|host, session| Box::pin(self.replication_at(host, session, password.as_deref()))).await
     }
 
     /// Opens a connection for SQL.
     pub async fn sql(&self) -> Result<Sql, ConnectError> {
         let password = self.password().await?;
-        self.first(async |host, session| self.sql_at(host, session, password.as_deref()).await).await
+        self.first(|host, session| Box::pin(self.sql_at(host, session, password.as_deref()))).await
     }
 
-    /// Tries the hosts in order. `prefer-standby` goes round twice.
-    async fn first<T>(
-        &self,
-        attempt: impl AsyncFn(&Host, SessionAttributes) -> Result<T, ConnectError>,
+    /// Tries the hosts in order. `prefer-standby` goes round twice. An attempt is boxed because the future of an
+    /// `AsyncFn` cannot be shown to be `Send`.
+    async fn first<'a, T>(
+        &'a self,
+        attempt: impl Fn(&'a Host, SessionAttributes) -> BoxFuture<'a, Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
         let rounds: &[SessionAttributes] = match self.url.session {
             SessionAttributes::PreferStandby => &[SessionAttributes::Standby, SessionAttributes::Any],

@@ -6,6 +6,7 @@
 pub mod connect;
 mod cursor;
 pub mod decode;
+pub mod destination;
 pub mod lsn;
 pub mod protocol;
 pub mod time;
@@ -14,4 +15,5 @@ pub mod url;
 pub mod wire;
 
 pub use cursor::Malformed;
+pub use destination::{PostgresDestination, PostgresDestinationConfig};
 pub use tls::TlsError;
