@@ -8,17 +8,21 @@
 //! | [`Kafka`], [`Topic`] | a real broker, and a topic of its own for each test |
 //! | [`Daemon`] | Forebay as a process, with its configuration, folder and port |
 //! | [`Proxy`] | a TCP proxy that delays, cuts, holds, swallows and resets |
+//! | [`workload::Workload`] | random writers who know what they committed |
+//! | [`checker::Checker`] | the judge of what a destination received |
 //!
 //! Invariants: what is missing on a machine makes a test fail with the command that brings it, and never skips it.
 //! Nothing that is started here outlives the test binary, however that ends. No two tests share a database, a topic or
 //! a port. A wait is for something that becomes true, with a limit after which the test fails and says what it saw.
 
+pub mod checker;
 mod daemon;
 mod database;
 mod kafka;
 mod postgres;
 mod proxy;
 mod topic;
+pub mod workload;
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering};

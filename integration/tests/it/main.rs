@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "each function of this crate is a test or part of one")]
 
+mod checker;
 mod proxy;
 mod servers;
