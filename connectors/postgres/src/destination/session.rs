@@ -140,11 +140,12 @@ pub(super) async fn within<T>(
 
 async fn make_ready(mut sql: Sql, table: &TableName) -> Result<Session, Fault> {
     let failed = |error| fault::judge("preparing a session", error);
-    set_up(&sql).await.map_err(failed)?;
+    sql.batch_execute(&limits()).await.map_err(failed)?;
     let tables = tables::prepare(&mut sql, table).await?;
+    sql.batch_execute(&staging()).await.map_err(failed)?;
     let columns = rows::COLUMNS.map(|(name, _)| name).join(", ");
     let events = rows::COLUMNS[1..].iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    let Tables { events: into, sequence, .. } = &tables;
+    let Tables { events: into, sequence, positions } = &tables;
     let copy = format!("COPY {STAGING} ({columns}) FROM STDIN (FORMAT binary)");
     // Numbered in the order of the stream, then inserted in the order of their ids: all who write the same ids lock
     // them in one order, and so never deadlock. Of two in one delivery under one id, the first stays.
@@ -163,9 +164,8 @@ async fn make_ready(mut sql: Sql, table: &TableName) -> Result<Session, Fault> {
          WHERE staged.digest IS NOT NULL AND staged.digest IS DISTINCT FROM known.digest"
     );
     let advance = format!(
-        "UPDATE {} SET mark = $5, position = $6, stored = now()
-         WHERE stream = $1 AND destination = $2 AND table_name = $3 AND lease = $4 AND (mark IS NULL OR mark < $5)",
-        tables.positions
+        "UPDATE {positions} SET mark = $5, position = $6, stored = now()
+         WHERE stream = $1 AND destination = $2 AND table_name = $3 AND lease = $4 AND (mark IS NULL OR mark < $5)"
     );
     let statements = futures::try_join!(
         sql.prepare(&copy),
@@ -177,26 +177,28 @@ async fn make_ready(mut sql: Sql, table: &TableName) -> Result<Session, Fault> {
     Ok(Session { sql, tables, copy, insert, conflicts, advance })
 }
 
-/// The session's limits and its staging table. `jit` costs more than it gains where each row is touched once. A role
-/// whose commits are not durable would make us say what is not true, so `synchronous_commit = off` is undone.
-async fn set_up(sql: &Sql) -> Result<(), Error> {
-    let columns: Vec<String> = rows::COLUMNS
-        .iter()
-        .map(|(name, ty)| format!("{name} {ty}{}", if *name == "id" { " COLLATE \"C\"" } else { "" }))
-        .collect();
-    sql.batch_execute(&format!(
+/// What holds for the whole session. `jit` costs more than it gains where each row is touched once. A role whose commits
+/// are not durable would make us say what is not true, so `synchronous_commit = off` is undone.
+fn limits() -> String {
+    format!(
         "SET statement_timeout = {};
          SET lock_timeout = {};
          SET idle_in_transaction_session_timeout = {};
          SET jit = off;
-         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-         CREATE TEMPORARY TABLE forebay_staging ({}) ON COMMIT DELETE ROWS",
+         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
         STATEMENT_TIMEOUT.as_millis(),
         LOCK_TIMEOUT.as_millis(),
         IDLE_TIMEOUT.as_millis(),
-        columns.join(", ")
-    ))
-    .await
+    )
+}
+
+/// Makes the staging table.
+fn staging() -> String {
+    let columns = rows::COLUMNS.map(|(name, ty)| match name {
+        "id" => format!("{name} {ty} COLLATE \"C\""), // as that of the events, or the two cannot be compared
+        _ => format!("{name} {ty}"),
+    });
+    format!("CREATE TEMPORARY TABLE forebay_staging ({}) ON COMMIT DELETE ROWS", columns.join(", "))
 }
 
 /// Shows the tables and nothing secret.

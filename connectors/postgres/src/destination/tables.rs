@@ -19,6 +19,12 @@ const OLDEST: i32 = 130_000;
 /// The key of the advisory lock under which tables are made; any number that nobody else uses ("forebay").
 const LOCK: i64 = 0x66_6f72_6562_6179;
 
+/// What cannot be written to.
+const STANDBY: &str = "the server is a standby";
+
+/// What to do about it.
+const PRIMARY: &str = "write to the primary; with several hosts set `target_session_attrs=primary`";
+
 /// Columns of the positions, with their types and what else is said of them.
 const POSITION_COLUMNS: [(&str, &str, &str); 9] = [
     ("stream", "text", "COLLATE \"C\" NOT NULL"),
@@ -103,6 +109,10 @@ pub(super) async fn prepare(client: &mut Client, name: &TableName) -> Result<Tab
     let doing = || format!("preparing table `{name}`");
     let failed = |error| fault::judge(doing(), error);
     let (mut place, mut events, mut positions) = look(client, name).await.map_err(failed)?;
+    if place.standby {
+        // while a failover is under way, the next attempt may find the primary
+        return Err(Fault::retryable(doing(), STANDBY).with_remedy(PRIMARY));
+    }
     refuse(&doing(), findings(&place, name, events.as_ref(), positions.as_ref()))?;
     if events.is_none() || positions.is_none() {
         create(client, &place, name).await.map_err(failed)?;
@@ -289,8 +299,7 @@ fn findings(
         findings.push(Finding::bad(fact, Blame::Outside, "use PostgreSQL 13 or later"));
     }
     if place.standby {
-        let remedy = "write to the primary; with several hosts set `target_session_attrs=primary`";
-        findings.push(Finding::bad("the server is a standby", Blame::Outside, remedy));
+        findings.push(Finding::bad(STANDBY, Blame::Outside, PRIMARY));
     }
     let Some(schema) = place.schema.as_deref().filter(|_| place.schema_exists) else {
         let fact = match &place.schema {
