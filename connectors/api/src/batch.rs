@@ -19,7 +19,11 @@ pub struct Batch {
 impl Batch {
     /// The record of one row, as one lane's format writes it.
     pub fn record(&self, row: usize, format: usize) -> Record<'_> {
-        Record { event: self.chunk.event(row), verdict: self.verdict(row), body: self.encoded[format].get(row) }
+        Record {
+            event: self.chunk.event(row),
+            verdict: self.verdict(row),
+            body: self.encoded[format].get(row),
+        }
     }
 
     /// What validation said of one row.

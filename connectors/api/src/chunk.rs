@@ -132,16 +132,8 @@ pub enum Op {
 
 impl Op {
     /// Every op, in the order of the envelope's documentation.
-    pub const ALL: [Op; 8] = [
-        Op::Snapshot,
-        Op::Insert,
-        Op::Update,
-        Op::Delete,
-        Op::Truncate,
-        Op::Message,
-        Op::Schema,
-        Op::Track,
-    ];
+    pub const ALL: [Op; 8] =
+        [Op::Snapshot, Op::Insert, Op::Update, Op::Delete, Op::Truncate, Op::Message, Op::Schema, Op::Track];
 
     /// The word that the envelope, filters and templates use.
     pub fn as_str(self) -> &'static str {

@@ -131,7 +131,11 @@ pub struct Delivery {
 impl Delivery {
     /// A handle on `parts`, not empty and all of one stream, of which `progress` is done; the receiver gets the
     /// progress when the handle is dropped. `format` is the lane's among the batches' encodings.
-    pub fn new(parts: Arc<[Part]>, format: usize, progress: Progress) -> (Delivery, oneshot::Receiver<Progress>) {
+    pub fn new(
+        parts: Arc<[Part]>,
+        format: usize,
+        progress: Progress,
+    ) -> (Delivery, oneshot::Receiver<Progress>) {
         assert!(!parts.is_empty(), "a delivery has records");
         debug_assert!(
             parts.iter().all(|p| p.batch.chunk.stream == parts[0].batch.chunk.stream),

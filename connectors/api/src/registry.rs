@@ -93,7 +93,11 @@ impl Finding {
             Fault::Retryable { .. } => Blame::Outside,
             Fault::Fatal { blame, .. } => *blame,
         };
-        Finding::bad(fault.to_string(), blame, fault.remedy().unwrap_or("mend the cause and run `forebay check` again"))
+        Finding::bad(
+            fault.to_string(),
+            blame,
+            fault.remedy().unwrap_or("mend the cause and run `forebay check` again"),
+        )
     }
 }
 
@@ -113,9 +117,9 @@ pub trait SourceConnector: 'static {
     /// Connects and looks at everything that could keep it from running. Changes nothing on the server.
     async fn check(config: Self::Config, setting: &SourceSetting) -> Vec<Finding>;
 
-    /// Reads a position that an operator wrote (`forebay checkpoint set`), in the form that its [`Position`]s are
-    /// shown in; the error says which forms there are.
-    fn position(text: &str) -> Result<Position, String>;
+    /// Reads a position that an operator wrote (`forebay checkpoint set`): in the form that its [`Position`]s are shown
+    /// in, or in a short one that takes the rest from what is stored now. The error says which forms there are.
+    fn position(text: &str, stored: Option<&Position>) -> Result<Position, String>;
 }
 
 /// A kind of destination.
@@ -129,7 +133,10 @@ pub trait DestinationConnector: 'static {
     type Config: DeserializeOwned + JsonSchema + Send;
 
     /// Validates what the type system cannot. No I/O.
-    fn build(config: Self::Config, setting: &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>>;
+    fn build(
+        config: Self::Config,
+        setting: &DestinationSetting,
+    ) -> Result<Arc<dyn Destination>, Vec<Mistake>>;
 
     /// Connects and looks at everything that could keep it from running. Changes nothing at the other end.
     async fn check(config: Self::Config, setting: &DestinationSetting) -> Vec<Finding>;
@@ -155,7 +162,7 @@ pub struct SourceEntry {
     /// See [`SourceConnector::check`].
     pub check: for<'a> fn(Value, &'a SourceSetting) -> BoxFuture<'a, Vec<Finding>>,
     /// See [`SourceConnector::position`].
-    pub position: fn(&str) -> Result<Position, String>,
+    pub position: fn(&str, Option<&Position>) -> Result<Position, String>,
 }
 
 /// A destination connector with its types erased.
@@ -222,13 +229,44 @@ impl Registry {
 }
 
 /// The configuration was checked against the schema before, so this fails only where the schema says less than the
-/// type; the place is then the connector's whole mapping.
+/// type.
 fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Mistake>> {
-    serde_json::from_value(value)
-        .map_err(|error| vec![Mistake { at: String::new(), message: error.to_string(), help: None }])
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let message = error.inner().to_string();
+        vec![Mistake { at: pointer(error.path()), message, help: None }]
+    })
+}
+
+/// The JSON pointer of the place where decoding failed, as far as it is known.
+pub fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter().fold(String::new(), |pointer, segment| match segment {
+        Segment::Seq { index } => format!("{pointer}/{index}"),
+        Segment::Map { key } => format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { .. } | Segment::Unknown => pointer,
+    })
 }
 
 fn mistaken(mistake: Mistake) -> Finding {
     let help = mistake.help.unwrap_or_else(|| "correct the configuration".to_owned());
     Finding::bad(format!("{}: {}", mistake.at, mistake.message), Blame::Configuration, help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[expect(dead_code, reason = "only decoding is tested")]
+        inner: Vec<u8>,
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_decoded_is_named_by_its_pointer() {
+        let mistakes = decode::<Outer>(serde_json::json!({"inner": [1, 2, "three"]})).unwrap_err();
+        assert_eq!(mistakes[0].at, "/inner/2");
+        assert!(mistakes[0].message.contains("invalid type"), "{mistakes:?}");
+    }
 }

@@ -10,10 +10,12 @@ pub mod destination;
 pub mod lsn;
 pub mod protocol;
 pub mod time;
+pub mod source;
 mod tls;
 pub mod url;
 pub mod wire;
 
 pub use cursor::Malformed;
 pub use destination::{PostgresDestination, PostgresDestinationConfig};
+pub use source::{PostgresSource, PostgresSourceConfig};
 pub use tls::TlsError;

@@ -1,6 +1,8 @@
 //! [`Columns`]: a relation's columns, prepared so that a row costs one walk over its values.
 
 use forebay_api::json;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
 use super::types::{ColumnType, TypeCatalog};
 use super::{Encoder, NotA, array};
@@ -19,8 +21,30 @@ pub struct Column {
     pub key: bool,
     /// How its values are written.
     pub kind: ColumnType,
+    /// What the configuration wants done with its values.
+    pub treatment: Treatment,
     /// `,"name":`, written before each value.
     label: Vec<u8>,
+}
+
+/// What is done with a column's values before anything is stored.
+#[derive(Clone, Debug, Default)]
+pub enum Treatment {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// They are left out, name and all.
+    Exclude,
+    /// Each becomes the HMAC-SHA-256 of its text, in hexadecimal digits: equal values stay equal.
+    Hash(Box<Hmac<Sha256>>),
+}
+
+impl Treatment {
+    /// Hashing with this salt as the key.
+    pub fn hash(salt: &str) -> Treatment {
+        let mac = Hmac::new_from_slice(salt.as_bytes()).expect("HMAC takes keys of any length");
+        Treatment::Hash(Box::new(mac))
+    }
 }
 
 /// What is said of a row beside its values. Reused from row to row; each row clears it.
@@ -32,6 +56,14 @@ pub struct Notes {
     pub lower_bounds: Vec<u8>,
     /// Room for [`Encoder::encode`].
     scratch: Vec<u8>,
+}
+
+impl Notes {
+    /// Forgets what was said of the row before.
+    pub fn clear(&mut self) {
+        self.unchanged.clear();
+        self.lower_bounds.clear();
+    }
 }
 
 /// A row that cannot be written.
@@ -75,7 +107,7 @@ impl Columns {
             json::write_string(column.name, &mut label);
             label.push(b':');
             let kind = types.column_type(column.type_oid);
-            Column { name: column.name.to_owned(), key: column.key, kind, label }
+            Column { name: column.name.to_owned(), key: column.key, kind, treatment: Treatment::Keep, label }
         });
         Columns(prepared.collect())
     }
@@ -90,15 +122,13 @@ impl Columns {
         notes: &mut Notes,
     ) -> Result<(), RowError> {
         self.check(new)?;
-        notes.unchanged.clear();
-        notes.lower_bounds.clear();
+        notes.clear();
         let start = out.len();
         for (at, (column, value)) in self.0.iter().zip(new.values()).enumerate() {
-            let value = match (value, old) {
-                (Value::Unchanged, Some(old)) => old.values().nth(at).unwrap_or(Value::Unchanged),
-                (value, _) => value,
-            };
-            match value {
+            if matches!(column.treatment, Treatment::Exclude) {
+                continue;
+            }
+            match sent_or_old(value, old, at) {
                 Value::Text(text) => {
                     column.write(text, out, notes)?;
                     column.note_bounds(text, notes)?;
@@ -112,12 +142,21 @@ impl Columns {
         Ok(())
     }
 
-    /// Appends the key of a row as a JSON object.
-    pub fn write_key(&self, row: &Tuple<'_>, out: &mut Vec<u8>, notes: &mut Notes) -> Result<(), RowError> {
+    /// Appends the key of a row as a JSON object. A value that the server did not send, because it is large and did not
+    /// change, is taken from `old`.
+    pub fn write_key(
+        &self,
+        row: &Tuple<'_>,
+        old: Option<&Tuple<'_>>,
+        out: &mut Vec<u8>,
+        notes: &mut Notes,
+    ) -> Result<(), RowError> {
         self.check(row)?;
         let start = out.len();
-        for (column, value) in self.0.iter().zip(row.values()).filter(|(column, _)| column.key) {
-            match value {
+        for (at, (column, value)) in
+            self.0.iter().zip(row.values()).enumerate().filter(|(_, (column, _))| column.key)
+        {
+            match sent_or_old(value, old, at) {
                 Value::Text(text) => column.write(text, out, notes)?,
                 Value::Null => column.write_null(out),
                 Value::Unchanged => return Err(RowError::KeyNotSent { column: column.name.clone() }),
@@ -143,6 +182,10 @@ impl Column {
     #[inline]
     fn write(&self, text: &[u8], out: &mut Vec<u8>, notes: &mut Notes) -> Result<(), RowError> {
         out.extend_from_slice(&self.label);
+        if let Treatment::Hash(mac) = &self.treatment {
+            write_hash(mac, text, out);
+            return Ok(());
+        }
         self.kind.encoder.encode(text, out, &mut notes.scratch).map_err(|source| self.failed(source))
     }
 
@@ -160,7 +203,8 @@ impl Column {
 
     #[inline]
     fn note_bounds(&self, text: &[u8], notes: &mut Notes) -> Result<(), RowError> {
-        if !matches!(self.kind.encoder, Encoder::Array(_)) || text.first() != Some(&b'[') {
+        let plain = !matches!(self.kind.encoder, Encoder::Array(_)) || text.first() != Some(&b'[');
+        if plain || matches!(self.treatment, Treatment::Hash(_)) {
             return Ok(());
         }
         if !notes.lower_bounds.is_empty() {
@@ -175,6 +219,26 @@ impl Column {
     fn failed(&self, source: NotA) -> RowError {
         RowError::Value { column: self.name.clone(), source }
     }
+}
+
+/// The value, or where the server did not send it, that of the old row.
+#[inline]
+fn sent_or_old<'a>(value: Value<'a>, old: Option<&Tuple<'a>>, at: usize) -> Value<'a> {
+    match (value, old) {
+        (Value::Unchanged, Some(old)) => old.values().nth(at).unwrap_or(Value::Unchanged),
+        (value, _) => value,
+    }
+}
+
+fn write_hash(mac: &Hmac<Sha256>, text: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut mac = mac.clone();
+    mac.update(text);
+    out.push(b'"');
+    for byte in mac.finalize().into_bytes() {
+        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+    }
+    out.push(b'"');
 }
 
 /// The first label's comma becomes the object's brace.
@@ -286,13 +350,28 @@ mod tests {
     }
 
     #[test]
+    fn an_excluded_column_is_absent_and_a_hashed_one_can_only_be_compared() {
+        let mut columns = columns();
+        columns.0[1].treatment = Treatment::Exclude;
+        columns.0[2].treatment = Treatment::hash("salt");
+        let bytes = update(None, &[Value::Text(b"1"), Value::Text(b"secret"), Value::Text(b"{1}")]);
+        let Message::Update(update) = message(&bytes).unwrap() else { unreachable!() };
+        let mut out = Vec::new();
+        columns.write_row(&update.new, None, &mut out, &mut Notes::default()).unwrap();
+        // HMAC-SHA-256 of `{1}` under `salt`, by another implementation
+        let expected =
+            r#"{"id":1,"tags":"79cd3f995c440e1875a051039940f9f77f0555634967c75c0d3c82b5df35706d"}"#;
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
     fn a_key_has_the_columns_of_the_key_and_never_misses_one() {
         let columns = columns();
         let key = |row: &[Value<'_>]| {
             let bytes = update(None, row);
             let Message::Update(update) = message(&bytes).unwrap() else { unreachable!() };
             let mut out = Vec::new();
-            columns.write_key(&update.new, &mut out, &mut Notes::default()).map(|()| out)
+            columns.write_key(&update.new, None, &mut out, &mut Notes::default()).map(|()| out)
         };
         assert!(columns.has_key());
         assert_eq!(key(&[Value::Text(b"7"), Value::Unchanged, Value::Null]).unwrap(), br#"{"id":7}"#);

@@ -1,0 +1,265 @@
+//! The PostgreSQL source: one replication slot, read without ever harming the database.
+//!
+//! ```text
+//!  server ═▶ reader (an OS thread) ─chunks▶ outlet ═▶ …
+//!    ▲ ▲                                               │ stored
+//!    │ └── feedback (status updates) ◀── Committed ◀───┘
+//!    └──── monitor (heartbeats, slot, shutdown)
+//! ```
+//! [`prepare`] makes publication and slot and fences the stored position; [`transcribe`] turns messages into rows with
+//! marks; [`reader`] owns the thread; [`monitor`] runs beside it. The loop here waits for the first of them to end.
+
+mod catalog;
+mod check;
+mod config;
+mod fault;
+mod monitor;
+mod position;
+mod prepare;
+mod publication;
+mod reader;
+mod relation;
+mod transcribe;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forebay_api::{Fault, Finding, Mistake, Position, Source, SourceConnector, SourceContext, SourceSetting};
+use tokio::runtime::Handle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use config::Plan;
+pub use config::PostgresSourceConfig;
+use monitor::Monitor;
+use position::Resume;
+use prepare::Prepared;
+use reader::{Burst, End, Reader, Shared};
+use transcribe::Transcriber;
+
+use crate::decode::types::TypeCatalog;
+use crate::lsn::Lsn;
+use crate::wire::WriteHalf;
+
+/// How often the loop says that the source turns.
+const TURN: Duration = Duration::from_secs(2);
+
+/// How long taking leave of the server may take.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// A database whose changes are read by logical replication.
+#[derive(Debug)]
+pub struct PostgresSource {
+    plan: Arc<Plan>,
+}
+
+#[async_trait]
+impl SourceConnector for PostgresSource {
+    const TYPE: &'static str = "postgres";
+    const ABOUT: &'static str = "changes of a PostgreSQL database (13 to 18), by logical replication";
+    type Config = PostgresSourceConfig;
+
+    fn build(config: PostgresSourceConfig, setting: &SourceSetting) -> Result<Box<dyn Source>, Vec<Mistake>> {
+        Ok(Box::new(PostgresSource { plan: Arc::new(Plan::new(config, setting)?) }))
+    }
+
+    async fn check(config: PostgresSourceConfig, setting: &SourceSetting) -> Vec<Finding> {
+        match Plan::new(config, setting) {
+            Ok(plan) => check::check(&plan).await,
+            Err(mistakes) => mistakes
+                .into_iter()
+                .map(|m| {
+                    Finding::bad(m.message, forebay_api::Blame::Configuration, m.help.unwrap_or_default())
+                })
+                .collect(),
+        }
+    }
+
+    fn position(text: &str, stored: Option<&Position>) -> Result<Position, String> {
+        let whole = Position(bytes::Bytes::copy_from_slice(text.as_bytes()));
+        if Resume::read(&whole).is_ok() {
+            return Ok(whole);
+        }
+        let forms =
+            "write an LSN such as `16/B374D848`, or a whole position as `forebay checkpoint show` prints it";
+        let lsn: Lsn = text.parse().map_err(|error| format!("{error}; {forms}"))?;
+        let stored = stored
+            .ok_or_else(|| format!("nothing is stored yet that an LSN could be a place in; {forms}"))?;
+        let stored = Resume::read(stored).map_err(|error| error.to_string())?;
+        Ok(stored.at(stored.timeline, lsn).position())
+    }
+}
+
+/// Cuts the connection when the run is dropped, so that the reader's thread ends with it.
+struct CutOnDrop {
+    writer: WriteHalf,
+    shared: Arc<Shared>,
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.writer.abort();
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn run(&mut self, context: SourceContext) -> Result<(), Fault> {
+        let report = context.report.clone();
+        let prepared = {
+            let mut preparing = std::pin::pin!(prepare::prepare(&self.plan, &context));
+            loop {
+                tokio::select! {
+                    prepared = preparing.as_mut() => break prepared?,
+                    () = tokio::time::sleep(TURN) => report.turned(),
+                    () = context.stop.cancelled() => return Ok(()),
+                }
+            }
+        };
+        report.set_connected(true);
+        report.detail("slot", prepared.resume.slot.clone());
+        info!(source = self.plan.source, slot = prepared.resume.slot, from = %prepared.from, epoch = format!("{:016x}", prepared.stream.epoch), "streaming");
+        let (sql, leftovers) = (prepared.sql.clone(), prepared.leftovers.clone());
+        let result = self.stream(prepared, context).await;
+        report.set_connected(false);
+        if !leftovers.is_empty() {
+            prepare::clean_up(&sql, &leftovers).await;
+        }
+        result
+    }
+}
+
+impl PostgresSource {
+    /// Reads until stopped; then waits for what was sent to be stored, and confirms it.
+    async fn stream(&self, prepared: Prepared, context: SourceContext) -> Result<(), Fault> {
+        let SourceContext { outlet, committed, stop, report, .. } = context;
+        let shared = Arc::new(Shared::default());
+        let cut = CutOnDrop { writer: prepared.writer.clone(), shared: shared.clone() };
+        let feedback = monitor::feedback(
+            prepared.writer.clone(),
+            committed.clone(),
+            shared.clone(),
+            prepared.from,
+            prepared.facts.walsender_timeout_ms,
+        );
+        let mut feedback = AbortOnDropHandle::new(tokio::spawn(feedback));
+        let watching = Monitor {
+            plan: self.plan.clone(),
+            server: prepared.server.clone(),
+            sql: prepared.sql.clone(),
+            facts: prepared.facts.clone(),
+            slot: prepared.resume.slot.clone(),
+            shared: shared.clone(),
+            report: report.clone(),
+        };
+        let mut monitor = AbortOnDropHandle::new(tokio::spawn(watching.run()));
+        let writer = prepared.writer.clone();
+        let begun = prepared.from;
+        let reader = self.reader(prepared, outlet, shared.clone());
+        let mut reading = tokio::task::spawn_blocking(move || reader.run());
+
+        let mut turns = interval(TURN);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turned = 0;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut reading => break ended,
+                // Whatever the other two meet ends the stream; they end by themselves in no other way.
+                fault = &mut feedback => { drop(cut); return Err(joined(fault)) }
+                fault = &mut monitor => { drop(cut); return Err(joined(fault)) }
+                () = stop.cancelled(), if !shared.stop.load(Ordering::Relaxed) => {
+                    shared.stop.store(true, Ordering::Relaxed);
+                }
+                _ = turns.tick() => {
+                    let now = shared.turns.load(Ordering::Relaxed);
+                    if now != turned || shared.sending.load(Ordering::Relaxed) {
+                        report.turned();
+                    }
+                    turned = now;
+                }
+            }
+        };
+        let end = match ended {
+            Ok(end) => end?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        match end {
+            End::Stopped => {}
+            // The server ends the stream only when it shuts down.
+            End::ServerDone | End::ServerWaits => return Err(fault::going_down()),
+        }
+        // The reader has dropped the outlet, so the pipeline drains; what becomes stored is confirmed until it is done.
+        let mut stored = committed.clone();
+        let drained = async { while stored.changed().await.is_ok() {} };
+        let mut drained = std::pin::pin!(drained);
+        loop {
+            tokio::select! {
+                () = drained.as_mut() => break,
+                fault = &mut feedback => { drop(cut); return Err(joined(fault)) }
+                _ = turns.tick() => report.turned(),
+            }
+        }
+        let confirmed = monitor::latest(&committed).unwrap_or(begun).max(begun);
+        self.take_leave(&writer, &shared, confirmed).await;
+        drop(cut);
+        Ok(())
+    }
+
+    fn reader(&self, prepared: Prepared, outlet: forebay_api::Outlet, shared: Arc<Shared>) -> Reader {
+        let subject = relation::message_subject(&self.plan);
+        let timeline = prepared.resume.timeline;
+        Reader {
+            half: prepared.reader,
+            transcriber: Transcriber::new(prepared.timelines, self.plan.messages.clone(), subject),
+            outlet,
+            stream: prepared.stream,
+            resume: prepared.resume,
+            plan: self.plan.clone(),
+            types: TypeCatalog::default(),
+            sql: prepared.sql,
+            shared,
+            runtime: Handle::current(),
+            sent: prepared.from,
+            timeline,
+            burst: Burst::default(),
+        }
+    }
+
+    /// Confirms what is stored and ends the stream, so that the next start finds an idle slot. What cannot be said any
+    /// more is not needed: the checkpoint is what counts.
+    async fn take_leave(&self, writer: &WriteHalf, shared: &Shared, confirmed: Lsn) {
+        let leaving = async {
+            monitor::send_status(writer, shared, confirmed, false)?;
+            writer.done()?;
+            writer.terminate()
+        };
+        match timeout(END_LIMIT, leaving).await {
+            Ok(Ok(())) => info!(source = self.plan.source, confirmed = %confirmed, "stream ended"),
+            Ok(Err(error)) => {
+                warn!(source = self.plan.source, error = %error, "the stream could not be ended in order")
+            }
+            Err(_) => {
+                warn!(source = self.plan.source, "the stream could not be ended in order: no room to write")
+            }
+        }
+    }
+}
+
+/// What a task beside the reader ended with; its panic is ours.
+fn joined(fault: Result<Fault, tokio::task::JoinError>) -> Fault {
+    match fault {
+        Ok(fault) => fault,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Microseconds since the Unix epoch.
+fn now_micros() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,209 @@
+//! What the server's catalogs say of tables, publications and slots. Only reads.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::PgLsn;
+
+use crate::lsn::Lsn;
+
+/// A table that could be read.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    /// Its oid.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// The partitioned table at the top, where it is a partition.
+    pub root: Option<u32>,
+    /// Whether rows are in partitions of it.
+    pub partitioned: bool,
+    /// Whether the server gives enough of old rows that UPDATE and DELETE can be published. For a partitioned table:
+    /// whether that holds for every partition.
+    pub identified: bool,
+}
+
+/// Leaves decide: PostgreSQL asks the partition that a row is in for its identity.
+const TABLES: &str = "
+    WITH identified AS (
+        SELECT c.oid, CASE c.relreplident
+            WHEN 'f' THEN true
+            WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+            WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+            ELSE false END AS identified
+        FROM pg_class c WHERE c.relkind = 'r'
+    )
+    SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned,
+        CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END AS root,
+        CASE WHEN c.relkind = 'p'
+            THEN NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) t JOIN identified i ON i.oid = t.relid::oid WHERE NOT i.identified)
+            ELSE (SELECT i.identified FROM identified i WHERE i.oid = c.oid) END AS identified
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+        AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+    ORDER BY n.nspname, c.relname";
+
+/// All tables of the database, but the server's own.
+pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, tokio_postgres::Error> {
+    let rows = client.query(TABLES, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Table {
+                oid: row.try_get("oid")?,
+                schema: row.try_get("schema")?,
+                name: row.try_get("name")?,
+                root: row.try_get("root")?,
+                partitioned: row.try_get("partitioned")?,
+                identified: row.try_get("identified")?,
+            })
+        })
+        .collect()
+}
+
+/// The columns of a table's primary key, in no order; empty where it has none.
+pub(super) async fn primary_key(client: &Client, table: u32) -> Result<Vec<String>, tokio_postgres::Error> {
+    let query = "SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid \
+                 AND a.attnum = ANY (i.indkey) WHERE i.indrelid = $1 AND i.indisprimary";
+    client.query(query, &[&table]).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// A publication that exists.
+#[derive(Clone, Debug)]
+pub(super) struct Publication {
+    /// Its comment, by which we know our own.
+    pub comment: Option<String>,
+    /// The tables that were put into it by name: their oids.
+    pub tables: Vec<u32>,
+    /// Every table whose changes come through it, `schema.table`.
+    pub covers: Vec<String>,
+}
+
+/// What is known of a publication; `None`: there is none.
+pub(super) async fn publication(
+    client: &Client,
+    name: &str,
+) -> Result<Option<Publication>, tokio_postgres::Error> {
+    let query = "SELECT obj_description(p.oid, 'pg_publication') AS comment, \
+                 ARRAY(SELECT prrelid FROM pg_publication_rel WHERE prpubid = p.oid) AS tables, \
+                 ARRAY(SELECT schemaname || '.' || tablename FROM pg_publication_tables t WHERE t.pubname = p.pubname) AS covers \
+                 FROM pg_publication p WHERE pubname = $1";
+    let Some(row) = client.query_opt(query, &[&name]).await? else { return Ok(None) };
+    Ok(Some(Publication {
+        comment: row.try_get("comment")?,
+        tables: row.try_get("tables")?,
+        covers: row.try_get("covers")?,
+    }))
+}
+
+/// A replication slot that exists.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// The output plugin; `None` for a physical slot.
+    pub plugin: Option<String>,
+    /// The database that it is bound to.
+    pub database: Option<String>,
+    /// The process that reads it, and what that calls itself.
+    pub active: Option<Reader>,
+    /// Everything before it was confirmed; the server sends nothing older.
+    pub confirmed: Option<Lsn>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+    /// WAL that the server keeps for it, in bytes.
+    pub retained_bytes: Option<i64>,
+    /// WAL that may still be written before it is lost; `None` where the server sets no limit.
+    pub safe_wal_bytes: Option<i64>,
+    /// Where the server's WAL ends now.
+    pub server_end: Lsn,
+}
+
+/// Who reads a slot.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    /// The process on the server.
+    pub pid: i32,
+    /// Its `application_name`.
+    pub application: String,
+    /// Where it comes from; empty for a unix socket.
+    pub address: String,
+}
+
+/// What is known of a slot; `None`: there is none.
+pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, tokio_postgres::Error> {
+    let query = "WITH here AS (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+                     ELSE pg_current_wal_lsn() END AS lsn) \
+                 SELECT s.plugin::text, s.database::text, s.active_pid, s.confirmed_flush_lsn, s.wal_status, s.safe_wal_size, \
+                 pg_wal_lsn_diff(here.lsn, s.restart_lsn)::int8 AS retained, here.lsn, \
+                 coalesce(a.application_name, '') AS application, coalesce(host(a.client_addr), '') AS address \
+                 FROM here, pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1";
+    let Some(row) = client.query_opt(query, &[&name]).await? else { return Ok(None) };
+    let lsn = |lsn: PgLsn| Lsn(u64::from(lsn));
+    let active: Option<i32> = row.try_get("active_pid")?;
+    let (application, address) = (row.try_get("application")?, row.try_get("address")?);
+    Ok(Some(Slot {
+        plugin: row.try_get("plugin")?,
+        database: row.try_get("database")?,
+        active: active.map(|pid| Reader { pid, application, address }),
+        confirmed: row.try_get::<_, Option<PgLsn>>("confirmed_flush_lsn")?.map(lsn),
+        wal_status: row.try_get("wal_status")?,
+        retained_bytes: row.try_get("retained")?,
+        safe_wal_bytes: row.try_get("safe_wal_size")?,
+        server_end: lsn(row.try_get("lsn")?),
+    }))
+}
+
+/// What the server is, and what it lets us do.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    /// `server_version_num`: 150019 is 15.19.
+    pub version: i32,
+    /// `wal_level`.
+    pub wal_level: String,
+    /// Whether it follows another server.
+    pub standby: bool,
+    /// The role that we are.
+    pub role: String,
+    /// Whether that may replicate.
+    pub may_replicate: bool,
+    /// Whether that may create a publication in this database.
+    pub may_create: bool,
+    /// The database's oid.
+    pub database: u32,
+    /// Slots that could still be made.
+    pub slots_left: i64,
+    /// Replication connections that could still be made.
+    pub walsenders_left: i64,
+    /// After how long of silence the server gives up on us, in milliseconds; 0: never.
+    pub walsender_timeout_ms: i64,
+}
+
+/// Asks for [`Facts`].
+pub(super) async fn facts(client: &Client) -> Result<Facts, tokio_postgres::Error> {
+    let query = "SELECT current_setting('server_version_num')::int4 AS version, current_setting('wal_level') AS wal_level, \
+                 pg_is_in_recovery() AS standby, current_user::text AS role, \
+                 (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may_replicate, \
+                 has_database_privilege(current_database(), 'CREATE') AS may_create, \
+                 (SELECT oid FROM pg_database WHERE datname = current_database()) AS database, \
+                 current_setting('max_replication_slots')::int8 - (SELECT count(*) FROM pg_replication_slots) AS slots_left, \
+                 current_setting('max_wal_senders')::int8 - (SELECT count(*) FROM pg_stat_replication) AS walsenders_left, \
+                 (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_sender_timeout') AS timeout";
+    let row = client.query_one(query, &[]).await?;
+    Ok(Facts {
+        version: row.try_get("version")?,
+        wal_level: row.try_get("wal_level")?,
+        standby: row.try_get("standby")?,
+        role: row.try_get("role")?,
+        may_replicate: row.try_get("may_replicate")?,
+        may_create: row.try_get("may_create")?,
+        database: row.try_get("database")?,
+        slots_left: row.try_get("slots_left")?,
+        walsenders_left: row.try_get("walsenders_left")?,
+        walsender_timeout_ms: row.try_get("timeout")?,
+    })
+}
+
+impl Facts {
+    /// The major version: 15.
+    pub(super) fn major(&self) -> i32 {
+        self.version / 10_000
+    }
+}

@@ -1,0 +1,480 @@
+//! From a configuration and a stored position to a stream that is about to begin: identity, publication, slot, fence.
+//!
+//! Invariants: the publication exists before the slot; the intent to create a slot is stored before it is created; a
+//! stored position is used only with the cluster, history, database and slot that it was made with, and only if the
+//! slot still holds everything behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_api::{Blame, Chunk, Fault, SourceContext, StreamId, step};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::catalog::{self, Facts, Slot};
+use super::config::{Origin, Plan};
+use super::position::Resume;
+use super::{fault, now_micros, publication};
+use crate::connect::{Server, Sql};
+use crate::lsn::Lsn;
+use crate::wire::{Connection, NewSlot, ReadHalf, Start, Switch, System, WriteHalf};
+
+/// The oldest and the newest server that the tests ran against.
+const TESTED: std::ops::RangeInclusive<i32> = 13..=18;
+
+/// Creating a slot waits for the transactions that run.
+const SLOT_LIMIT: Duration = Duration::from_secs(600);
+
+/// A slot that somebody reads is waited for so long: a lost connection of ours ends within it.
+const BUSY_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often a slot that is read by somebody is looked at.
+const BUSY_LOOK: Duration = Duration::from_millis(250);
+
+/// Everything that a stream needs.
+pub(super) struct Prepared {
+    pub sql: Arc<Sql>,
+    pub server: Server,
+    pub reader: ReadHalf,
+    pub writer: WriteHalf,
+    pub stream: Arc<StreamId>,
+    /// Where the stream begins; later positions are made from it.
+    pub resume: Resume,
+    pub from: Lsn,
+    pub timelines: Timelines,
+    pub facts: Facts,
+    /// What a dry run has to take away again.
+    pub leftovers: Vec<String>,
+}
+
+/// Which timeline owns a place in the WAL.
+#[derive(Clone, Debug)]
+pub(super) struct Timelines {
+    current: u32,
+    switches: Vec<Switch>,
+}
+
+impl Timelines {
+    #[cfg(test)]
+    pub(super) fn for_tests(current: u32, switches: Vec<Switch>) -> Timelines {
+        Timelines { current, switches }
+    }
+
+    /// What lies before the end of a timeline belongs to it; the oldest that fits.
+    pub(super) fn owner(&self, lsn: Lsn) -> u32 {
+        self.switches.iter().find(|switch| lsn < switch.at).map_or(self.current, |switch| switch.timeline)
+    }
+
+    /// Where a timeline ended; `None`: it is the current one, or not in this server's history.
+    fn end_of(&self, timeline: u32) -> Option<Lsn> {
+        self.switches.iter().find(|switch| switch.timeline == timeline).map(|switch| switch.at)
+    }
+}
+
+/// Connects and prepares. The position of an intent goes through `context`, so that it is stored like any other.
+pub(super) async fn prepare(plan: &Plan, context: &SourceContext) -> Result<Prepared, Fault> {
+    let before = match &context.resume {
+        Some(position) => Some(read_position(position)?),
+        None => None,
+    };
+    let owner = before.as_ref().map_or_else(new_owner, |resume| resume.owner.clone());
+    let server = server(plan, &owner)?;
+    let doing = || format!("connecting to the database of source `{}`", plan.source);
+    let sql = Arc::new(server.sql().await.map_err(|error| fault::connect(doing(), error))?);
+    let facts = catalog::facts(&sql).await.map_err(|error| fault::sql("asking what the server is", error))?;
+    judge_facts(plan, &facts)?;
+    let mut connection = server.replication().await.map_err(|error| fault::connect(doing(), error))?;
+    let (system, history) = identify(&mut connection)?;
+    let timelines = Timelines { current: system.timeline, switches: history };
+
+    let plan_of_run = if plan.dry_run { dry(plan) } else { plan.clone() };
+    let publications = publication::ensure(&sql, &plan_of_run).await?;
+    let leftovers =
+        if plan_of_run.publication == plan.publication { Vec::new() } else { publications.clone() };
+    let stream = Arc::new(StreamId {
+        source: plan.source.as_str().into(),
+        epoch: epoch(system.identifier, &facts, &publications, plan.config.origin),
+    });
+    let names = (plan.url.database.as_str(), plan_of_run.slot.as_str(), owner.as_str());
+    let mut base = Resume::new(system.identifier, system.timeline, names, None);
+    let from = if plan.dry_run {
+        create_slot(&mut connection, &plan_of_run, true)?
+    } else {
+        let ready =
+            Ready { plan, context, sql: &sql, system: &system, timelines: &timelines, stream: &stream };
+        ready.slot(before, &mut base, &mut connection).await?
+    };
+    let start_names: Vec<&str> = publications.iter().map(String::as_str).collect();
+    let start = Start {
+        slot: &plan_of_run.slot,
+        from,
+        publications: &start_names,
+        messages: facts.major() >= 14,
+        origin_none: plan.config.origin == Origin::None,
+    };
+    let (reader, writer) = tokio::task::block_in_place(|| connection.start(start)).map_err(|error| {
+        fault::wire(format!("starting replication from slot `{}`", plan_of_run.slot), error)
+    })?;
+    step!("slot-started");
+    let resume = base.at(system.timeline, from);
+    Ok(Prepared { sql, server, reader, writer, stream, resume, from, timelines, facts, leftovers })
+}
+
+/// A server whose sessions carry a name that tells ours from others'.
+pub(super) fn server(plan: &Plan, owner: &str) -> Result<Server, Fault> {
+    let mut url = plan.url.clone();
+    if url.application_name == crate::url::APPLICATION_NAME {
+        url.application_name = format!("forebay {} {owner}", plan.source);
+    }
+    Server::new(url).map_err(fault::tls)
+}
+
+fn read_position(position: &forebay_api::Position) -> Result<Resume, Fault> {
+    Resume::read(position).map_err(|error| {
+        Fault::fatal("reading the stored position", Blame::Outside, error)
+            .with_remedy("run the Forebay that stored it, or `forebay checkpoint reset` and begin at the slot's own position")
+    })
+}
+
+/// Eight hexadecimal digits that nobody else has.
+fn new_owner() -> String {
+    let seed = format!(
+        "{:?} {} {:?}",
+        std::time::SystemTime::now(),
+        std::process::id(),
+        std::thread::current().id()
+    );
+    Sha256::digest(seed.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A plan whose slot and publication are only for this run. A publication that somebody else keeps is used as it is.
+fn dry(plan: &Plan) -> Plan {
+    let mut dry = plan.clone();
+    let suffix = format!("forebay_dry_run_{}", std::process::id());
+    dry.slot.clone_from(&suffix);
+    if plan.config.publication_mode != super::config::PublicationMode::Existing {
+        dry.publication = suffix;
+    }
+    dry
+}
+
+fn judge_facts(plan: &Plan, facts: &Facts) -> Result<(), Fault> {
+    if facts.major() < *TESTED.start() {
+        let error = format!(
+            "the server is PostgreSQL {}; the oldest supported one is {}",
+            facts.major(),
+            TESTED.start()
+        );
+        return Err(
+            Fault::fatal("looking at the server", Blame::Outside, error).with_remedy("upgrade the server")
+        );
+    }
+    if facts.major() > *TESTED.end() {
+        warn!(
+            source = plan.source,
+            version = facts.major(),
+            newest_tested = TESTED.end(),
+            "the server is newer than any that was tested"
+        );
+    }
+    if facts.wal_level != "logical" {
+        let error = format!("`wal_level` is `{}`, not `logical`", facts.wal_level);
+        return Err(Fault::fatal("looking at the server", Blame::Outside, error)
+            .with_remedy("ALTER SYSTEM SET wal_level = 'logical'; and restart the server"));
+    }
+    if !facts.may_replicate {
+        let error = format!("role `{}` may not replicate", facts.role);
+        return Err(Fault::fatal("looking at the server", Blame::Outside, error)
+            .with_remedy(format!("ALTER ROLE \"{}\" REPLICATION;", facts.role)));
+    }
+    Ok(())
+}
+
+fn identify(connection: &mut Connection) -> Result<(System, Vec<Switch>), Fault> {
+    tokio::task::block_in_place(|| {
+        let system =
+            connection.identify().map_err(|error| fault::wire("asking which cluster this is", error))?;
+        let history = connection
+            .timeline_history(system.timeline)
+            .map_err(|error| fault::wire("reading the history of the timeline", error))?;
+        Ok((system, history))
+    })
+}
+
+/// A fingerprint of what decides which messages come: nothing of the slot or of our own state.
+fn epoch(system: u64, facts: &Facts, publications: &[String], origin: Origin) -> u64 {
+    let messages = facts.major() >= 14;
+    let text = format!("{system}/{}/{publications:?}/{messages}/{origin:?}", facts.database);
+    let digest = Sha256::digest(text.as_bytes());
+    u64::from_be_bytes(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
+}
+
+fn create_slot(connection: &mut Connection, plan: &Plan, temporary: bool) -> Result<Lsn, Fault> {
+    let slot = NewSlot { name: &plan.slot, temporary, failover: plan.config.failover };
+    let begun = Instant::now();
+    let lsn = tokio::task::block_in_place(|| connection.create_slot(slot, SLOT_LIMIT)).map_err(|error| {
+        fault::wire(
+            format!("creating slot `{}`, which waits for the transactions that run", plan.slot),
+            error,
+        )
+    })?;
+    step!("slot-created");
+    let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    info!(source = plan.source, slot = plan.slot, lsn = %lsn, took_ms = took, "slot created");
+    Ok(lsn)
+}
+
+/// What the decision about a slot looks at.
+struct Ready<'a> {
+    plan: &'a Plan,
+    context: &'a SourceContext,
+    sql: &'a Arc<Sql>,
+    system: &'a System,
+    timelines: &'a Timelines,
+    stream: &'a Arc<StreamId>,
+}
+
+impl Ready<'_> {
+    /// Finds or creates the slot; gives where to begin.
+    async fn slot(
+        &self,
+        before: Option<Resume>,
+        base: &mut Resume,
+        connection: &mut Connection,
+    ) -> Result<Lsn, Fault> {
+        let found = self.idle_slot(&base.owner).await?;
+        if let Some(before) = before.as_ref() {
+            self.fence(before)?;
+        }
+        let stored = before.as_ref().and_then(|resume| resume.lsn);
+        match (found, stored) {
+            (None, None) => self.create(base, connection).await,
+            (None, Some(stored)) => Err(self.slot_is_gone(stored)),
+            (Some(slot), None) => {
+                let confirmed = self.usable(&slot)?;
+                if before.is_none() {
+                    info!(source = self.plan.source, slot = self.plan.slot, lsn = %confirmed, "nothing is stored yet and the slot exists: taking it over where it stands");
+                } else {
+                    info!(source = self.plan.source, slot = self.plan.slot, lsn = %confirmed, "the slot was created and its position not stored: going on with it");
+                }
+                Ok(confirmed)
+            }
+            (Some(slot), Some(stored)) => {
+                let confirmed = self.usable(&slot)?;
+                if confirmed > stored {
+                    return Err(self.gap(stored, confirmed));
+                }
+                Ok(stored)
+            }
+        }
+    }
+
+    /// The slot, when nobody reads it. A lost connection of our own is ended; somebody else's is waited for.
+    async fn idle_slot(&self, owner: &str) -> Result<Option<Slot>, Fault> {
+        let deadline = Instant::now() + BUSY_LIMIT;
+        let name = &self.plan.slot;
+        let ours = format!("forebay {} {owner}", self.plan.source);
+        let mut told = false;
+        loop {
+            let slot = catalog::slot(self.sql, name)
+                .await
+                .map_err(|e| fault::sql(format!("looking at slot `{name}`"), e))?;
+            let Some(reader) = slot.as_ref().and_then(|slot| slot.active.clone()) else { return Ok(slot) };
+            if reader.application == ours {
+                // The lock on `data_dir` is ours, so that connection has lost its daemon.
+                info!(
+                    source = self.plan.source,
+                    slot = name,
+                    pid = reader.pid,
+                    "ending a connection that this daemon has lost"
+                );
+                let end = self.sql.query("SELECT pg_terminate_backend($1)", &[&reader.pid]).await;
+                end.map_err(|error| fault::sql("ending a lost connection of ours", error))?;
+            } else if Instant::now() >= deadline {
+                return Err(self.slot_is_busy(&reader));
+            } else if !told {
+                told = true;
+                info!(
+                    source = self.plan.source,
+                    slot = name,
+                    pid = reader.pid,
+                    application = reader.application,
+                    "the slot is in use; waiting for it"
+                );
+            }
+            self.context.report.turned();
+            tokio::time::sleep(BUSY_LOOK).await;
+        }
+    }
+
+    fn slot_is_busy(&self, reader: &catalog::Reader) -> Fault {
+        let from = if reader.address.is_empty() { "this machine" } else { &reader.address };
+        let error = format!(
+            "slot `{}` is in use by process {} (`{}`, from {from})",
+            self.plan.slot, reader.pid, reader.application
+        );
+        Fault::fatal("taking the slot", Blame::Outside, error).with_remedy(format!(
+            "stop what reads it, or `SELECT pg_terminate_backend({});`, or name another `slot`",
+            reader.pid
+        ))
+    }
+
+    /// Stores the intent, creates the slot, stores where it begins.
+    async fn create(&self, base: &mut Resume, connection: &mut Connection) -> Result<Lsn, Fault> {
+        self.store(base.clone()).await?;
+        step!("slot-intended");
+        let lsn = create_slot(connection, self.plan, false)?;
+        self.store(base.at(self.system.timeline, lsn)).await?;
+        step!("slot-position-stored");
+        Ok(lsn)
+    }
+
+    /// Sends a position without events and waits until it is stored.
+    async fn store(&self, resume: Resume) -> Result<(), Fault> {
+        let position = resume.position();
+        let mut committed = self.context.committed.clone();
+        let sent = self
+            .context
+            .outlet
+            .send(Chunk::empty(self.stream.clone(), now_micros()), Some(position.clone()))
+            .await;
+        let stopped =
+            |_| Fault::retryable("storing the position of the slot", "the pipeline was stopped meanwhile");
+        sent.map_err(stopped)?;
+        while committed.latest().as_ref() != Some(&position) {
+            committed.changed().await.map_err(stopped)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a stored position belongs to what we are connected to.
+    fn fence(&self, before: &Resume) -> Result<(), Fault> {
+        let refuse = |error: String, remedy: &str| {
+            Err(Fault::fatal("comparing the stored position with the server", Blame::Outside, error)
+                .with_remedy(remedy))
+        };
+        let reset = "correct `url`; or, if this is meant, `forebay checkpoint reset` and begin anew with a fresh copy at the destinations";
+        if before.system != self.system.identifier {
+            return refuse(
+                format!(
+                    "the position is of cluster {}, and this is cluster {}",
+                    before.system, self.system.identifier
+                ),
+                reset,
+            );
+        }
+        if before.database != self.plan.url.database {
+            return refuse(
+                format!(
+                    "the position is of database `{}`, and this is `{}`",
+                    before.database, self.plan.url.database
+                ),
+                reset,
+            );
+        }
+        if before.slot != self.plan.slot {
+            return refuse(
+                format!(
+                    "the position is of slot `{}`, and the configuration names `{}`",
+                    before.slot, self.plan.slot
+                ),
+                "name the former `slot` again, or `forebay checkpoint reset` to begin where the new slot stands",
+            );
+        }
+        let Some(stored) = before.lsn else { return Ok(()) };
+        if before.timeline > self.system.timeline {
+            return refuse(
+                format!(
+                    "the position is on timeline {}, and the server on {}: an older history",
+                    before.timeline, self.system.timeline
+                ),
+                "connect to the server that was promoted; this one was left behind",
+            );
+        }
+        let switched = self.timelines.end_of(before.timeline);
+        let known = before.timeline == self.system.timeline || switched.is_some();
+        if !known || switched.is_some_and(|end| end < stored) {
+            return refuse(
+                format!(
+                    "the position {stored} on timeline {} is not in the history of this server (timeline {}): a failover lost the end of the log",
+                    before.timeline, self.system.timeline
+                ),
+                "destinations hold changes that the database has lost; `forebay checkpoint reset` and begin anew with a fresh copy there",
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether a slot is one that we can read; gives what was confirmed.
+    fn usable(&self, slot: &Slot) -> Result<Lsn, Fault> {
+        let name = &self.plan.slot;
+        let refuse = |error: String, remedy: String| {
+            Err(Fault::fatal(format!("looking at slot `{name}`"), Blame::Outside, error).with_remedy(remedy))
+        };
+        if slot.plugin.as_deref() != Some("pgoutput") {
+            let plugin = slot.plugin.as_deref().unwrap_or("none: it is a physical slot");
+            return refuse(
+                format!("its plugin is not `pgoutput` ({plugin})"),
+                "name another `slot`".to_owned(),
+            );
+        }
+        if slot.database.as_deref() != Some(&self.plan.url.database) {
+            let other = slot.database.as_deref().unwrap_or_default();
+            return refuse(format!("it is bound to database `{other}`"), "name another `slot`".to_owned());
+        }
+        match (slot.wal_status.as_deref(), slot.confirmed) {
+            (Some("lost"), _) | (_, None) => refuse(
+                "it has lost WAL that it would have to send: those changes are gone".to_owned(),
+                format!(
+                    "SELECT pg_drop_replication_slot('{name}'); then `forebay checkpoint reset`, and copy the tables anew; raise `max_slot_wal_keep_size` so that it does not happen again"
+                ),
+            ),
+            (_, Some(confirmed)) => Ok(confirmed),
+        }
+    }
+
+    fn slot_is_gone(&self, stored: Lsn) -> Fault {
+        let error = format!(
+            "slot `{}` does not exist any more, and changes since {stored} may be lost with it",
+            self.plan.slot
+        );
+        Fault::fatal("looking for the slot", Blame::Outside, error).with_remedy(
+            "`forebay checkpoint reset` begins anew with a new slot; what changed in between must be copied to the destinations by hand",
+        )
+    }
+
+    fn gap(&self, stored: Lsn, confirmed: Lsn) -> Fault {
+        let error = format!(
+            "the slot was advanced to {confirmed} by something else, and our stored position is {stored}: changes in between cannot be had any more"
+        );
+        Fault::fatal(format!("looking at slot `{}`", self.plan.slot), Blame::Outside, error).with_remedy(
+            format!(
+                "copy what changed in between, then accept the gap: `forebay checkpoint set {} {confirmed}`",
+                self.plan.source
+            ),
+        )
+    }
+}
+
+/// Removes what a dry run left on the server, when it is dropped.
+pub(super) async fn clean_up(sql: &Sql, leftovers: &[String]) {
+    if let Err(error) = publication::drop_ours(sql, leftovers).await {
+        warn!(error = %error, publications = leftovers.join(", "), "a dry run could not drop its publication; drop it by hand");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_keeps_the_timeline_that_it_was_made_on() {
+        let timelines = Timelines {
+            current: 3,
+            switches: vec![Switch { timeline: 1, at: Lsn(100) }, Switch { timeline: 2, at: Lsn(200) }],
+        };
+        let owners: Vec<u32> = [0, 99, 100, 199, 200, 999].map(|lsn| timelines.owner(Lsn(lsn))).into();
+        assert_eq!(owners, [1, 1, 2, 2, 3, 3]);
+    }
+}

@@ -1,0 +1,302 @@
+//! Makes the publication that the configuration asks for, and keeps it so.
+//!
+//! Invariants: a table without a replica identity never enters a publication with updates or deletes, because the
+//! application's own statements would fail from then on; a publication that is not ours is never changed.
+
+use forebay_api::{Blame, Fault};
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use tokio_postgres::Client;
+use tracing::{info, warn};
+
+use super::catalog::{self, Publication, Table};
+use super::config::{Keyless, Plan, PublicationMode, is_pattern};
+use super::fault;
+
+/// How the comment of a publication of ours begins.
+const OURS: &str = "made by forebay for source ";
+
+/// The tables that a configuration selects.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    /// Those of which all changes are read.
+    pub full: Vec<Table>,
+    /// Those of which only inserts are read.
+    pub inserts: Vec<Table>,
+    /// Those without a replica identity that are left out, or that keep the source from starting.
+    pub keyless: Vec<Table>,
+    /// Names in `tables` that no table has.
+    pub missing: Vec<String>,
+}
+
+impl Selection {
+    /// Which of `tables` are wanted, and how.
+    pub(super) fn of(plan: &Plan, tables: &[Table]) -> Selection {
+        let wanted: Vec<&Table> =
+            tables.iter().filter(|table| plan.wants(&table.schema, &table.name)).collect();
+        // A partitioned table brings its partitions with it.
+        let top =
+            |table: &&&Table| table.root.is_none_or(|root| !wanted.iter().any(|other| other.oid == root));
+        let mut selection = Selection::default();
+        for table in wanted.iter().filter(top) {
+            match (table.identified, plan.config.keyless) {
+                (true, _) => selection.full.push((*table).clone()),
+                (false, Keyless::InsertOnly) => selection.inserts.push((*table).clone()),
+                (false, Keyless::Refuse | Keyless::Skip) => selection.keyless.push((*table).clone()),
+            }
+        }
+        let exists = |name: &String| tables.iter().any(|table| qualified(table) == *name);
+        selection.missing =
+            plan.config.tables.iter().filter(|name| !is_pattern(name) && !exists(name)).cloned().collect();
+        selection
+    }
+
+    /// Why the source cannot start with it, if it cannot.
+    pub(super) fn refused(&self, plan: &Plan) -> Option<Fault> {
+        let doing = "choosing the tables";
+        if let Some(name) = self.missing.first() {
+            let error = format!(
+                "table `{}` does not exist in database `{}`",
+                self.missing.join("`, `"),
+                plan.url.database
+            );
+            let remedy = format!(
+                "create it, or take it out of `tables`; `{name}` must be written as `schema.table`, in the case that the catalog has"
+            );
+            return Some(Fault::fatal(doing, Blame::Configuration, error).with_remedy(remedy));
+        }
+        if plan.config.keyless == Keyless::Refuse && !self.keyless.is_empty() {
+            let error = format!(
+                "{} without a primary key or another replica identity: {}",
+                count(&self.keyless),
+                names(&self.keyless)
+            );
+            return Some(
+                Fault::fatal(doing, Blame::Outside, error).with_remedy(identity_remedy(&self.keyless)),
+            );
+        }
+        if self.full.is_empty() && self.inserts.is_empty() {
+            let error = "no table matches `tables`";
+            return Some(
+                Fault::fatal(doing, Blame::Configuration, error)
+                    .with_remedy("correct the patterns; `forebay check` lists what there is"),
+            );
+        }
+        None
+    }
+}
+
+/// The statement that gives tables an identity, and the other ways out.
+pub(super) fn identity_remedy(tables: &[Table]) -> String {
+    let alter: Vec<String> =
+        tables.iter().map(|table| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", quoted(table))).collect();
+    format!("{} or add primary keys; or write `keyless: insert_only` or `keyless: skip`", alter.join(" "))
+}
+
+/// Makes sure that the publications are there and hold what is wanted; gives their names.
+pub(super) async fn ensure(client: &Client, plan: &Plan) -> Result<Vec<String>, Fault> {
+    let doing = || format!("preparing publication `{}`", plan.publication);
+    let existing =
+        catalog::publication(client, &plan.publication).await.map_err(|e| fault::sql(doing(), e))?;
+    let tables = catalog::tables(client).await.map_err(|e| fault::sql(doing(), e))?;
+    let selection = Selection::of(plan, &tables);
+    if plan.config.publication_mode == PublicationMode::Existing {
+        return use_as_it_is(plan, existing, &tables);
+    }
+    if let Some(fault) = selection.refused(plan) {
+        return Err(fault);
+    }
+    if !selection.keyless.is_empty() {
+        warn!(
+            source = plan.source,
+            tables = names(&selection.keyless),
+            "tables without a replica identity are left out"
+        );
+    }
+    let mut publications = Vec::new();
+    match plan.config.publication_mode {
+        PublicationMode::Tables => {
+            let sides = [
+                (plan.publication.clone(), &selection.full, ""),
+                (plan.insert_publication(), &selection.inserts, "insert"),
+            ];
+            for (name, tables, publish) in sides {
+                if tables.is_empty() {
+                    continue;
+                }
+                keep(client, plan, &name, tables, publish).await?;
+                publications.push(name);
+            }
+        }
+        PublicationMode::Schemas | PublicationMode::All => {
+            if existing.is_none() {
+                refuse_keyless(plan, &tables)?;
+                create(client, plan, &plan.publication, &wide_target(plan), "").await?;
+            } else {
+                ours(plan, &plan.publication, existing.as_ref())?;
+            }
+            publications.push(plan.publication.clone());
+        }
+        PublicationMode::Existing => unreachable!("returned above"),
+    }
+    Ok(publications)
+}
+
+/// Drops what a dry run has made.
+pub(super) async fn drop_ours(client: &Client, names: &[String]) -> Result<(), tokio_postgres::Error> {
+    for name in names {
+        client.batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", escape_identifier(name))).await?;
+    }
+    Ok(())
+}
+
+fn use_as_it_is(plan: &Plan, existing: Option<Publication>, tables: &[Table]) -> Result<Vec<String>, Fault> {
+    let Some(existing) = existing else {
+        let error = format!("there is no publication `{}`", plan.publication);
+        return Err(Fault::fatal("using an existing publication", Blame::Outside, error)
+            .with_remedy("create it, or write another `publication_mode`"));
+    };
+    let uncovered: Vec<String> = tables
+        .iter()
+        .filter(|table| {
+            !plan.config.tables.is_empty() && !table.partitioned && plan.wants(&table.schema, &table.name)
+        })
+        .map(qualified)
+        .filter(|name| !existing.covers.contains(name))
+        .collect();
+    if !uncovered.is_empty() {
+        warn!(
+            source = plan.source,
+            publication = plan.publication,
+            tables = uncovered.join(", "),
+            "the publication does not hold these tables, so nothing of them is read"
+        );
+    }
+    Ok(vec![plan.publication.clone()])
+}
+
+/// A publication of all tables, or of schemas, takes tables in by itself: those without an identity, too.
+fn refuse_keyless(plan: &Plan, tables: &[Table]) -> Result<(), Fault> {
+    let schemas = plan.schemas();
+    let inside = |table: &&Table| {
+        plan.config.publication_mode == PublicationMode::All || schemas.contains(table.schema.as_str())
+    };
+    let keyless: Vec<Table> =
+        tables.iter().filter(inside).filter(|table| !table.identified).cloned().collect();
+    if keyless.is_empty() {
+        return Ok(());
+    }
+    let error = format!(
+        "such a publication would hold {} without a replica identity, and the application's UPDATE and DELETE on them would fail: {}",
+        count(&keyless),
+        names(&keyless)
+    );
+    Err(Fault::fatal(format!("creating publication `{}`", plan.publication), Blame::Outside, error)
+        .with_remedy(format!("{}; or write `publication_mode: tables`", identity_remedy(&keyless))))
+}
+
+fn wide_target(plan: &Plan) -> String {
+    match plan.config.publication_mode {
+        PublicationMode::All => "ALL TABLES".to_owned(),
+        _ => {
+            let schemas: Vec<String> = plan.schemas().into_iter().map(escape_identifier).collect();
+            format!("TABLES IN SCHEMA {}", schemas.join(", "))
+        }
+    }
+}
+
+/// Creates a publication for `tables`, or adds and drops tables of one that we made.
+async fn keep(
+    client: &Client,
+    plan: &Plan,
+    name: &str,
+    tables: &[Table],
+    publish: &str,
+) -> Result<(), Fault> {
+    let doing = || format!("preparing publication `{name}`");
+    let existing = catalog::publication(client, name).await.map_err(|e| fault::sql(doing(), e))?;
+    let Some(existing) = existing else {
+        let list: Vec<String> = tables.iter().map(quoted).collect();
+        create(client, plan, name, &format!("TABLE {}", list.join(", ")), publish).await?;
+        info!(source = plan.source, publication = name, tables = names(tables), "publication created");
+        return Ok(());
+    };
+    ours(plan, name, Some(&existing))?;
+    let missing: Vec<&Table> = tables.iter().filter(|table| !existing.tables.contains(&table.oid)).collect();
+    let surplus: Vec<u32> =
+        existing.tables.iter().copied().filter(|oid| !tables.iter().any(|table| table.oid == *oid)).collect();
+    if !missing.is_empty() {
+        let list: Vec<String> = missing.iter().map(|table| quoted(table)).collect();
+        let statement =
+            format!("ALTER PUBLICATION {} ADD TABLE {}", escape_identifier(name), list.join(", "));
+        client.batch_execute(&statement).await.map_err(|e| fault::sql(doing(), e))?;
+        info!(
+            source = plan.source,
+            publication = name,
+            tables = list.join(", "),
+            "tables added to the publication"
+        );
+    }
+    for oid in surplus {
+        let row = client
+            .query_one("SELECT $1::oid::regclass::text", &[&oid])
+            .await
+            .map_err(|e| fault::sql(doing(), e))?;
+        let table: String = row.get(0);
+        let statement = format!("ALTER PUBLICATION {} DROP TABLE {table}", escape_identifier(name));
+        client.batch_execute(&statement).await.map_err(|e| fault::sql(doing(), e))?;
+        info!(source = plan.source, publication = name, table, "table taken out of the publication");
+    }
+    Ok(())
+}
+
+/// Creates and signs it, in one transaction.
+async fn create(client: &Client, plan: &Plan, name: &str, target: &str, publish: &str) -> Result<(), Fault> {
+    let mut options =
+        vec![format!("publish_via_partition_root = {}", plan.config.publish_via_partition_root)];
+    if !publish.is_empty() {
+        options.push(format!("publish = {}", escape_literal(publish)));
+    }
+    let (id, comment) = (escape_identifier(name), escape_literal(&format!("{OURS}{}", plan.source)));
+    let statement = format!(
+        "BEGIN; CREATE PUBLICATION {id} FOR {target} WITH ({}); COMMENT ON PUBLICATION {id} IS {comment}; COMMIT",
+        options.join(", ")
+    );
+    let created = client.batch_execute(&statement).await;
+    if created.is_err() {
+        // The session is in the failed transaction; the error itself is what is reported.
+        client.batch_execute("ROLLBACK").await.ok();
+    }
+    created.map_err(|error| fault::sql(format!("creating publication `{name}` for {target}"), error))
+}
+
+/// Whether we may change a publication: only one that we made for this source.
+fn ours(plan: &Plan, name: &str, existing: Option<&Publication>) -> Result<(), Fault> {
+    let signed = existing.and_then(|publication| publication.comment.as_deref());
+    if signed == Some(&format!("{OURS}{}", plan.source)) {
+        return Ok(());
+    }
+    let whose = match signed.and_then(|comment| comment.strip_prefix(OURS)) {
+        Some(other) => format!("belongs to source `{other}`"),
+        None => "was not made by Forebay".to_owned(),
+    };
+    let error = format!("publication `{name}` exists and {whose}");
+    Err(Fault::fatal("preparing the publication", Blame::Outside, error)
+        .with_remedy("write `publication_mode: existing` to use it as it is, or name another `publication`"))
+}
+
+/// `schema.table`, as the configuration writes it.
+pub(super) fn qualified(table: &Table) -> String {
+    format!("{}.{}", table.schema, table.name)
+}
+
+fn quoted(table: &Table) -> String {
+    format!("{}.{}", escape_identifier(&table.schema), escape_identifier(&table.name))
+}
+
+fn names(tables: &[Table]) -> String {
+    tables.iter().map(qualified).collect::<Vec<_>>().join(", ")
+}
+
+fn count(tables: &[Table]) -> String {
+    if tables.len() == 1 { "1 table".to_owned() } else { format!("{} tables", tables.len()) }
+}

@@ -1,0 +1,235 @@
+//! The thread that reads the stream: frames in, chunks out.
+//!
+//! It owns an OS thread because it must not wake for each row ("gather" in [`crate::wire`]), and it may wait in
+//! [`Outlet::send`] as long as destinations are slow: status updates are somebody else's task. A chunk is sent off when
+//! it is full or when nothing more is in the socket, so an idle stream has no delay.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use forebay_api::{Chunk, Fault, Outlet, StreamId, step};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::config::Plan;
+use super::position::Resume;
+use super::relation::Shape;
+use super::transcribe::Transcriber;
+use super::{fault, now_micros};
+use crate::connect::Sql;
+use crate::decode::types::TypeCatalog;
+use crate::protocol::{self, Frame, Message};
+use crate::wire::{Read, ReadHalf};
+
+/// A chunk is sent off at so many rows,
+const ROWS: usize = 256;
+/// or at so many bytes, whichever comes first.
+const BYTES: usize = 256 * 1024;
+
+/// A server that said nothing for so long, although every status update asks it to answer, is not there any more.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// So many requests for an answer, without anything new between them, come only from a server that is shutting down
+/// and waits for us.
+const BURST: u32 = 5;
+/// They come within this time.
+const BURST_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the reader shares with the tasks beside it.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Told to stop.
+    pub stop: AtomicBool,
+    /// Counts its turns.
+    pub turns: AtomicU64,
+    /// It waits for memory or for a slower stage, which is not being stuck.
+    pub sending: AtomicBool,
+    /// Everything that there is has been read.
+    pub caught_up: AtomicBool,
+    /// When the newest transaction that was read was committed: microseconds since the Unix epoch.
+    pub newest: AtomicI64,
+    /// The newest LSN that was received.
+    pub received: AtomicU64,
+    /// The server wants a status update at once.
+    pub asked: Notify,
+}
+
+/// How the reader ended without a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was told to, or the pipeline takes nothing more.
+    Stopped,
+    /// The server ended the stream.
+    ServerDone,
+    /// The server is shutting down and waits for us to go.
+    ServerWaits,
+}
+
+/// See the module.
+pub(super) struct Reader {
+    pub half: ReadHalf,
+    pub transcriber: Transcriber,
+    pub outlet: Outlet,
+    pub stream: Arc<StreamId>,
+    /// What positions are made from.
+    pub resume: Resume,
+    pub plan: Arc<Plan>,
+    pub types: TypeCatalog,
+    pub sql: Arc<Sql>,
+    pub shared: Arc<Shared>,
+    pub runtime: Handle,
+    /// The last position that was sent off.
+    pub sent: crate::lsn::Lsn,
+    /// The current timeline, which positions are on.
+    pub timeline: u32,
+    pub burst: Burst,
+}
+
+/// Requests for an answer at one place.
+#[derive(Debug, Default)]
+pub(super) struct Burst {
+    at: crate::lsn::Lsn,
+    count: u32,
+    since: Option<Instant>,
+}
+
+impl Burst {
+    /// Counts one; whether there were too many of them to be anything but a shutdown.
+    fn count(&mut self, at: crate::lsn::Lsn, now: Instant) -> bool {
+        let fresh = self.since.is_none_or(|since| now - since > BURST_WITHIN);
+        if self.at != at || fresh {
+            *self = Burst { at, count: 0, since: Some(now) };
+        }
+        self.count += 1;
+        self.count >= BURST
+    }
+}
+
+/// What one step of the reader came to.
+enum Turn {
+    Go,
+    Flush,
+    End(End),
+}
+
+impl Reader {
+    /// Reads until told to stop, until the pipeline closes, or until the stream ends. Blocks its thread.
+    pub(super) fn run(mut self) -> Result<End, Fault> {
+        loop {
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
+            let full = self.transcriber.draft.len() >= ROWS || self.transcriber.draft.buf.len() >= BYTES;
+            let turn = if full { Turn::Flush } else { self.step()? };
+            let end = match turn {
+                Turn::Go => continue,
+                Turn::Flush => self.flush(),
+                Turn::End(end) => {
+                    self.flush();
+                    Some(end)
+                }
+            };
+            if let Some(end) = end {
+                return Ok(end);
+            }
+            if self.shared.stop.load(Ordering::Relaxed) {
+                self.flush();
+                return Ok(End::Stopped);
+            }
+        }
+    }
+
+    /// Takes one piece of the stream.
+    fn step(&mut self) -> Result<Turn, Fault> {
+        let read = self.half.read().map_err(|error| fault::wire("reading the stream", error))?;
+        let bytes = match read {
+            Read::Frame(bytes) => bytes,
+            Read::Empty => {
+                self.shared.caught_up.store(true, Ordering::Relaxed);
+                if self.half.quiet() > SILENCE {
+                    let error = format!("the server has said nothing for {} s", SILENCE.as_secs());
+                    return Err(Fault::retryable("reading the stream", error));
+                }
+                return Ok(Turn::Flush);
+            }
+            Read::Done => return Ok(Turn::End(End::ServerDone)),
+        };
+        match protocol::frame(bytes).map_err(|error| fault::wire("reading the stream", error.into()))? {
+            Frame::Keepalive { wal_end, reply } => {
+                self.transcriber.reached(wal_end);
+                self.shared.received.fetch_max(wal_end.0, Ordering::Relaxed);
+                if reply {
+                    self.shared.asked.notify_one();
+                    if self.burst.count(wal_end, Instant::now()) {
+                        return Ok(Turn::End(End::ServerWaits));
+                    }
+                }
+                Ok(Turn::Go)
+            }
+            Frame::Data { at, message } => {
+                step!("read");
+                self.shared.caught_up.store(false, Ordering::Relaxed);
+                let message = protocol::message(message)
+                    .map_err(|error| fault::wire("reading the stream", error.into()))?;
+                if let Message::Relation(relation) = &message {
+                    let shape = Shape::of(relation, &self.plan, &mut self.types, &self.sql);
+                    let shape = self.runtime.block_on(shape)?;
+                    self.transcriber.learn(relation.id, shape);
+                    return Ok(Turn::Go);
+                }
+                self.transcriber.take(at, &message)?;
+                Ok(Turn::Go)
+            }
+        }
+    }
+
+    /// Sends off what has gathered; `Some` when the pipeline takes nothing more.
+    fn flush(&mut self) -> Option<End> {
+        let transcriber = &mut self.transcriber;
+        let boundary = transcriber.boundary.filter(|boundary| *boundary > self.sent);
+        if transcriber.draft.is_empty() && boundary.is_none() {
+            return None;
+        }
+        let chunk = if transcriber.draft.is_empty() {
+            Chunk::empty(self.stream.clone(), now_micros())
+        } else {
+            let inside = transcriber.inside_transaction();
+            transcriber.draft.finish(&self.stream, now_micros(), inside)
+        };
+        self.shared.newest.store(transcriber.newest, Ordering::Relaxed);
+        let position = boundary.map(|lsn| self.resume.at(self.timeline, lsn).position());
+        self.shared.sending.store(true, Ordering::Relaxed);
+        let sent = self.runtime.block_on(self.outlet.send(chunk, position));
+        self.shared.sending.store(false, Ordering::Relaxed);
+        step!("sent");
+        if sent.is_err() {
+            return Some(End::Stopped);
+        }
+        if let Some(boundary) = boundary {
+            self.sent = boundary;
+            self.shared.received.fetch_max(boundary.0, Ordering::Relaxed);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::Lsn;
+
+    #[test]
+    fn only_a_burst_of_requests_at_one_place_means_a_shutdown() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut burst = Burst::default();
+        let slow: Vec<bool> = (0..8).map(|n| burst.count(Lsn(1), at(n * 3000))).collect();
+        assert!(!slow.contains(&true));
+        let mut burst = Burst::default();
+        let moving: Vec<bool> = (0..8).map(|n| burst.count(Lsn(n), at(n))).collect();
+        assert!(!moving.contains(&true));
+        let mut burst = Burst::default();
+        let stuck: Vec<bool> = (0..5).map(|n| burst.count(Lsn(1), at(n * 100))).collect();
+        assert_eq!(stuck, [false, false, false, false, true]);
+    }
+}

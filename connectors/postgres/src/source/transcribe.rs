@@ -1,0 +1,398 @@
+//! From replication messages to rows of a chunk: marks, keys, old and new rows. No I/O.
+//!
+//! Invariants: the ordinal counts every insert, update, delete, truncate and logical message of a transaction as it
+//! comes over the wire, before any filter of ours, so that an event keeps its mark whatever the configuration leaves
+//! out; a row is written only between Begin and Commit; what cannot be written is an error, never left out.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use forebay_api::{Blame, Draft, Fault, Mark, Op, Row, Span, Subject, json};
+use globset::GlobSet;
+
+use super::prepare::Timelines;
+use super::relation::Shape;
+use crate::decode::row::{Notes, RowError};
+use crate::lsn::Lsn;
+use crate::protocol::{Begin, Logical, Message, Old, Truncate, Tuple};
+use crate::time;
+
+/// The prefix of our own signs of life.
+pub(super) const HEARTBEAT: &str = "forebay.heartbeat";
+
+/// The transaction that is being read.
+#[derive(Debug)]
+struct Transaction {
+    /// Timeline and commit LSN: what marks of its events begin with.
+    major: (u32, u64),
+    /// When it was committed: microseconds since the Unix epoch.
+    time: i64,
+    xid: u32,
+    /// The number of the next message.
+    ordinal: u32,
+    /// `","commit_lsn":"0/16B37A0","xid":754,"ordinal":`, which follows each row's own LSN.
+    middle: String,
+    /// `,"origin":null,"snapshot":false`.
+    end: String,
+}
+
+/// Writes messages into a draft.
+pub(super) struct Transcriber {
+    timelines: Timelines,
+    shapes: HashMap<u32, Arc<Shape>>,
+    messages: GlobSet,
+    message_subject: Arc<Subject>,
+    transaction: Option<Transaction>,
+    notes: Notes,
+    /// What is being written; the reader sends it off.
+    pub draft: Draft,
+    /// The newest place behind which nothing is missing and that lies in no transaction.
+    pub boundary: Option<Lsn>,
+    /// When the newest transaction was committed: microseconds since the Unix epoch.
+    pub newest: i64,
+}
+
+impl Transcriber {
+    /// A transcriber that knows no relation yet; the server introduces each before its first row.
+    pub(super) fn new(timelines: Timelines, messages: GlobSet, message_subject: Arc<Subject>) -> Transcriber {
+        Transcriber {
+            timelines,
+            shapes: HashMap::new(),
+            messages,
+            message_subject,
+            transaction: None,
+            notes: Notes::default(),
+            draft: Draft::default(),
+            boundary: None,
+            newest: 0,
+        }
+    }
+
+    /// Whether a Begin was read and its Commit was not.
+    pub(super) fn inside_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// A relation was introduced, or has changed.
+    pub(super) fn learn(&mut self, oid: u32, shape: Shape) {
+        self.shapes.insert(oid, Arc::new(shape));
+    }
+
+    /// The server has read so far. Inside a transaction that is no place to resume from.
+    pub(super) fn reached(&mut self, lsn: Lsn) {
+        if self.transaction.is_none() && self.boundary.is_none_or(|boundary| boundary < lsn) {
+            self.boundary = Some(lsn);
+        }
+    }
+
+    /// Takes one message, but for relations: those need the catalogs and come by [`Transcriber::learn`].
+    pub(super) fn take(&mut self, at: Lsn, message: &Message<'_>) -> Result<(), Fault> {
+        match message {
+            Message::Begin(begin) => self.begin(begin),
+            Message::Commit(commit) => {
+                let open = self.transaction.take().ok_or_else(|| out_of_place("a Commit without a Begin"))?;
+                if open.major.1 != commit.commit_lsn.0 {
+                    return Err(out_of_place("a Commit of another transaction than the one that began"));
+                }
+                self.reached(commit.end_lsn);
+                Ok(())
+            }
+            Message::Origin(origin) => {
+                let open = self
+                    .transaction
+                    .as_mut()
+                    .ok_or_else(|| out_of_place("an Origin outside a transaction"))?;
+                let mut name = Vec::new();
+                json::write_string(origin.name, &mut name);
+                open.end = format!(",\"origin\":{},\"snapshot\":false", String::from_utf8_lossy(&name));
+                Ok(())
+            }
+            Message::Insert(insert) => self.row(at, insert.relation, Op::Insert, None, Some(&insert.new)),
+            Message::Update(update) => {
+                self.row(at, update.relation, Op::Update, update.old.as_ref(), Some(&update.new))
+            }
+            Message::Delete(delete) => self.row(at, delete.relation, Op::Delete, Some(&delete.old), None),
+            Message::Truncate(truncate) => self.truncate(at, truncate),
+            Message::Logical(logical) => self.logical(logical),
+            // The catalogs are asked for types by oid when a relation needs them.
+            Message::Type(_) => Ok(()),
+            Message::Relation(_) => Err(out_of_place("a Relation that was not prepared")),
+        }
+    }
+
+    fn begin(&mut self, begin: &Begin) -> Result<(), Fault> {
+        if self.transaction.is_some() {
+            return Err(out_of_place("a Begin inside a transaction"));
+        }
+        let time = time::unix_micros(begin.time);
+        self.newest = time;
+        self.transaction = Some(Transaction {
+            major: (self.timelines.owner(begin.commit_lsn), begin.commit_lsn.0),
+            time,
+            xid: begin.xid,
+            ordinal: 0,
+            middle: format!("\",\"commit_lsn\":\"{}\",\"xid\":{},\"ordinal\":", begin.commit_lsn, begin.xid),
+            end: ",\"origin\":null,\"snapshot\":false".to_owned(),
+        });
+        Ok(())
+    }
+
+    /// One insert, update or delete.
+    fn row(
+        &mut self,
+        at: Lsn,
+        relation: u32,
+        op: Op,
+        old: Option<&Old<'_>>,
+        new: Option<&Tuple<'_>>,
+    ) -> Result<(), Fault> {
+        let transaction =
+            self.transaction.as_mut().ok_or_else(|| out_of_place("a row outside a transaction"))?;
+        let ordinal = transaction.next_ordinal();
+        let shape = self
+            .shapes
+            .get(&relation)
+            .ok_or_else(|| out_of_place("a row of a table that was not introduced"))?;
+        if !shape.wanted {
+            return Ok(());
+        }
+        let written = write_row(&mut self.draft, &mut self.notes, shape, old, new);
+        let parts = written.map_err(|error| unwritable(&shape.subject, error))?;
+        let mark = Mark { major: transaction.major, minor: ordinal, part: 0 };
+        let extra = transaction.extra(&mut self.draft, at, ordinal, &self.notes.lower_bounds);
+        let subject = self.draft.subject(&shape.subject);
+        self.draft.push(Row {
+            mark,
+            time: transaction.time,
+            xid: transaction.xid,
+            subject,
+            op,
+            extra,
+            ..parts
+        });
+        Ok(())
+    }
+
+    /// One event for each table, numbered by `part`.
+    fn truncate(&mut self, at: Lsn, truncate: &Truncate<'_>) -> Result<(), Fault> {
+        let transaction =
+            self.transaction.as_mut().ok_or_else(|| out_of_place("a Truncate outside a transaction"))?;
+        let ordinal = transaction.next_ordinal();
+        for (part, relation) in truncate.relations().enumerate() {
+            let shape = self
+                .shapes
+                .get(&relation)
+                .ok_or_else(|| out_of_place("a Truncate of a table that was not introduced"))?;
+            if !shape.wanted {
+                continue;
+            }
+            let part = u16::try_from(part)
+                .map_err(|_| out_of_place("a Truncate of more tables than can be numbered"))?;
+            let extra = transaction.extra(&mut self.draft, at, ordinal, &[]);
+            let start = extra.at as usize + extra.len as usize;
+            let options = format!(
+                ",\"cascade\":{},\"restart_identity\":{}",
+                truncate.cascade, truncate.restart_identity
+            );
+            self.draft.buf.extend_from_slice(options.as_bytes());
+            let extra = Span { at: extra.at, len: extra.len + self.draft.since(start).len };
+            let mark = Mark { major: transaction.major, minor: ordinal, part };
+            let subject = self.draft.subject(&shape.subject);
+            let (time, xid) = (transaction.time, transaction.xid);
+            self.draft.push(Row { mark, time, xid, subject, op: Op::Truncate, extra, ..NO_PARTS });
+        }
+        Ok(())
+    }
+
+    /// What an application wrote into the log. One outside a transaction comes before the transaction around it, and
+    /// its LSN may be that of a commit: so its mark is just below, behind every ordinal there.
+    fn logical(&mut self, logical: &Logical<'_>) -> Result<(), Fault> {
+        let wanted = logical.prefix != HEARTBEAT && self.messages.is_match(logical.prefix);
+        let subject = self.message_subject.clone();
+        if !logical.transactional {
+            if !wanted {
+                return Ok(());
+            }
+            let before = Lsn(logical.lsn.0.saturating_sub(1));
+            let mark = Mark { major: (self.timelines.owner(before), before.0), minor: u32::MAX, part: 0 };
+            let payload = write_message(&mut self.draft, logical);
+            let start = self.draft.buf.len();
+            let members = format!(
+                "\"lsn\":\"{}\",\"commit_lsn\":null,\"xid\":null,\"ordinal\":null,\"origin\":null,\"snapshot\":false",
+                logical.lsn
+            );
+            self.draft.buf.extend_from_slice(members.as_bytes());
+            let extra = self.draft.since(start);
+            let subject = self.draft.subject(&subject);
+            let time = super::now_micros();
+            self.draft.push(Row { mark, time, subject, op: Op::Message, payload, extra, ..NO_PARTS });
+            return Ok(());
+        }
+        let transaction =
+            self.transaction.as_mut().ok_or_else(|| out_of_place("a message outside its transaction"))?;
+        let ordinal = transaction.next_ordinal();
+        if !wanted {
+            return Ok(());
+        }
+        let payload = write_message(&mut self.draft, logical);
+        let extra = transaction.extra(&mut self.draft, logical.lsn, ordinal, &[]);
+        let mark = Mark { major: transaction.major, minor: ordinal, part: 0 };
+        let subject = self.draft.subject(&subject);
+        let (time, xid) = (transaction.time, transaction.xid);
+        self.draft.push(Row { mark, time, xid, subject, op: Op::Message, payload, extra, ..NO_PARTS });
+        Ok(())
+    }
+}
+
+impl Transaction {
+    fn next_ordinal(&mut self) -> u32 {
+        let ordinal = self.ordinal;
+        // A non-transactional message has the last number; no transaction has so many changes.
+        self.ordinal = ordinal.checked_add(1).expect("a transaction has fewer than 2^32 changes");
+        ordinal
+    }
+
+    /// Appends the members of `source` that differ from row to row.
+    fn extra(&self, draft: &mut Draft, at: Lsn, ordinal: u32, lower_bounds: &[u8]) -> Span {
+        let start = draft.buf.len();
+        let out = &mut draft.buf;
+        out.extend_from_slice(b"\"lsn\":\"");
+        write_lsn(at, out);
+        out.extend_from_slice(self.middle.as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(ordinal).as_bytes());
+        out.extend_from_slice(self.end.as_bytes());
+        if !lower_bounds.is_empty() {
+            out.extend_from_slice(b",\"lower_bounds\":{");
+            out.extend_from_slice(lower_bounds);
+            out.push(b'}');
+        }
+        draft.since(start)
+    }
+}
+
+/// A row of which nothing is known yet.
+const NO_PARTS: Row = {
+    let empty = Span { at: 0, len: 0 };
+    Row {
+        mark: Mark::MIN,
+        time: 0,
+        xid: 0,
+        subject: 0,
+        op: Op::Message,
+        id: empty,
+        key: empty,
+        before: empty,
+        payload: empty,
+        unchanged: empty,
+        contexts: empty,
+        extra: empty,
+    }
+};
+
+/// Appends key, old and new row. The old row is what the server gave: the key, or all of it.
+fn write_row(
+    draft: &mut Draft,
+    notes: &mut Notes,
+    shape: &Shape,
+    old: Option<&Old<'_>>,
+    new: Option<&Tuple<'_>>,
+) -> Result<Row, RowError> {
+    let columns = &shape.columns;
+    let mut parts = NO_PARTS;
+    let full = match old {
+        Some(Old::Full(row)) => Some(row),
+        Some(Old::Key(_)) | None => None,
+    };
+    let keys = match old {
+        Some(Old::Key(row) | Old::Full(row)) => Some(row),
+        None => None,
+    };
+    if let Some(row) = new.or(keys)
+        && columns.has_key()
+    {
+        let start = draft.buf.len();
+        columns.write_key(row, keys, &mut draft.buf, notes)?;
+        parts.key = draft.since(start);
+    }
+    if let Some(row) = full {
+        let start = draft.buf.len();
+        columns.write_row(row, None, &mut draft.buf, notes)?;
+        parts.before = draft.since(start);
+    } else if let Some(row) = keys {
+        parts.before = if new.is_none() {
+            // all that is known of a deleted row is its key
+            parts.key
+        } else {
+            let start = draft.buf.len();
+            columns.write_key(row, None, &mut draft.buf, notes)?;
+            draft.since(start)
+        };
+    }
+    notes.clear();
+    if let Some(row) = new {
+        let start = draft.buf.len();
+        columns.write_row(row, full, &mut draft.buf, notes)?;
+        parts.payload = draft.since(start);
+        if !notes.unchanged.is_empty() {
+            let start = draft.buf.len();
+            draft.buf.push(b'[');
+            draft.buf.extend_from_slice(&notes.unchanged);
+            draft.buf.push(b']');
+            parts.unchanged = draft.since(start);
+        }
+    }
+    Ok(parts)
+}
+
+/// `{"prefix":…,"encoding":"utf-8"|"base64","content":…}`
+fn write_message(draft: &mut Draft, logical: &Logical<'_>) -> Span {
+    let start = draft.buf.len();
+    draft.buf.extend_from_slice(b"{\"prefix\":");
+    json::write_string(logical.prefix, &mut draft.buf);
+    match std::str::from_utf8(logical.content) {
+        Ok(text) => {
+            draft.buf.extend_from_slice(b",\"encoding\":\"utf-8\",\"content\":");
+            json::write_string(text, &mut draft.buf);
+        }
+        Err(_) => {
+            draft.buf.extend_from_slice(b",\"encoding\":\"base64\",\"content\":\"");
+            draft.buf.extend_from_slice(STANDARD.encode(logical.content).as_bytes());
+            draft.buf.push(b'"');
+        }
+    }
+    draft.buf.push(b'}');
+    draft.since(start)
+}
+
+/// `16/B374D848`, without the formatting machinery: it is written once a row.
+fn write_lsn(lsn: Lsn, out: &mut Vec<u8>) {
+    let half = |value: u64, out: &mut Vec<u8>| {
+        const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+        let digits = (67 - (value | 1).leading_zeros()) / 4;
+        for at in (0..digits).rev() {
+            out.push(DIGITS[((value >> (4 * at)) & 0xf) as usize]);
+        }
+    };
+    half(lsn.0 >> 32, out);
+    out.push(b'/');
+    half(lsn.0 & 0xffff_ffff, out);
+}
+
+fn unwritable(subject: &Subject, error: RowError) -> Fault {
+    Fault::fatal(format!("writing a row of `{}`", subject.name), Blame::Defect, error)
+        .with_remedy("report this; until it is mended, `exclude` the table")
+}
+
+/// The stream is not what the protocol says: going on would lose or mix up changes.
+fn out_of_place(what: &str) -> Fault {
+    let mut error = String::from("the server sent ");
+    write!(error, "{what}").expect("writing to a string succeeds");
+    Fault::fatal("reading the stream", Blame::Defect, error)
+        .with_remedy("report this with the server's version")
+}
+
+#[cfg(test)]
+mod tests;
