@@ -57,7 +57,7 @@ impl Append<'_> {
     pub(super) async fn store(&self, delivery: &Delivery, told: &mut Told) -> Result<(), Fault> {
         let records: Vec<(usize, Record<'_>)> = delivery.open().collect();
         // from the first records on: the last range is the next
-        let mut groups: Vec<Range<usize>> = Vec::from([0..records.len()]);
+        let mut groups: Vec<Range<usize>> = std::iter::once(0..records.len()).collect();
         while let Some(range) = groups.pop() {
             let group = &records[range.clone()];
             let mark =

@@ -154,3 +154,51 @@ fn is_connection_lost(error: &Error) -> bool {
         None => error.is_closed(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blame(code: &str) -> Option<Blame> {
+        match judge_state(&SqlState::from_code(code)) {
+            Verdict::Retry(_) => None,
+            Verdict::Stop(blame, _) => Some(blame),
+        }
+    }
+
+    #[test]
+    fn what_passes_is_tried_again() {
+        for code in [
+            "08006", "25006", "25P03", "40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P03",
+        ] {
+            assert_eq!(blame(code), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_stays_names_who_must_act_and_what_is_unknown_is_ours() {
+        use Blame::{Configuration, Defect, Outside};
+        for (code, who) in [
+            ("08P01", Configuration),
+            ("28P01", Configuration),
+            ("3D000", Configuration),
+            ("42501", Outside),
+            ("42P01", Configuration),
+            ("57P04", Configuration),
+            ("22P04", Defect),
+            ("XX000", Defect),
+            ("0A000", Defect),
+        ] {
+            assert_eq!(blame(code), Some(who), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_password_command_may_work_the_next_time_and_a_missing_file_does_not() {
+        let command = ConnectError::PasswordCommand { why: "exit status: 1".to_owned() };
+        assert!(judge_connecting("connecting", command).is_retryable());
+        let file = ConnectError::PasswordFile { path: "/none".into(), source: io::Error::other("gone") };
+        let hosts = ConnectError::NoHost { tried: String::new(), source: Box::new(file) };
+        assert!(!judge_connecting("connecting", hosts).is_retryable());
+    }
+}
