@@ -4,6 +4,8 @@
 //! Both are computed when they are asked for, from pulses that the loops set themselves; nothing is cached, so
 //! nothing can be stale.
 
+pub mod ask;
+
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::dead_letters::now_micros;
 use crate::pipeline::{PipelineReports, StoredAt};
@@ -218,7 +220,7 @@ impl Status {
 
 impl SourceStatus {
     /// How old what it reads is; 0 when it has read all there is.
-    fn lag_seconds(&self) -> f64 {
+    pub fn lag_seconds(&self) -> f64 {
         self.reports.source.measures().get(&Measure::SourceLagSeconds).copied().unwrap_or(0.0)
     }
 
@@ -329,8 +331,8 @@ async fn metrics(State(status): State<Arc<Status>>) -> Response {
     }
 }
 
-/// Tells a service manager (systemd, `Type=notify`) when the daemon is ready first, and, if it asked for a watchdog,
-/// that it lives. Does nothing without one.
+/// Logs when the daemon is ready first, tells a service manager so (systemd, `Type=notify`), and, if that asked for a
+/// watchdog, that it lives.
 pub async fn notify_service_manager(status: Arc<Status>) {
     const LOOK_EVERY: Duration = Duration::from_millis(200);
     let notify = |states: &[sd_notify::NotifyState<'_>]| {
@@ -341,6 +343,7 @@ pub async fn notify_service_manager(status: Arc<Status>) {
     while !status.not_ready().is_empty() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    info!(after_ms = u64::try_from(status.started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
     notify(&[sd_notify::NotifyState::Ready]);
     let Some(every) = sd_notify::watchdog_enabled() else { return };
     loop {

@@ -5,6 +5,7 @@
 //! that a newer Forebay wrote, is an error for the operator and never a fresh start.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ pub enum SaveError {
     },
     /// It may work another time.
     #[error("the checkpoint could not be written")]
-    Io(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Io(#[source] Box<dyn Error + Send + Sync>),
 }
 
 /// Where positions live. The key is the source's name, or `source/destination` behind a journal.
@@ -109,9 +110,18 @@ impl FileStore {
         Ok(FileStore { path, database: Arc::new(database), lease })
     }
 
-    /// Opens an existing database without taking the lease, for `forebay checkpoint`; `None` when there is none.
-    pub fn open_existing(data_dir: &Path) -> Result<Option<FileStore>, Fault> {
-        if data_dir.join(FILE).exists() { FileStore::open(data_dir).map(Some) } else { Ok(None) }
+    /// Opens the database for an operator's command, which creates none and may find it held by a running daemon.
+    pub fn find(data_dir: &Path) -> Result<Found, Fault> {
+        if !data_dir.join(FILE).exists() {
+            return Ok(Found::Nothing);
+        }
+        match FileStore::open(data_dir) {
+            Ok(store) => Ok(Found::Store(store)),
+            Err(fault) if fault.source().is_some_and(|cause| cause.is::<HeldElsewhere>()) => {
+                Ok(Found::Held(fault))
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Everything that is stored, by key.
@@ -195,6 +205,37 @@ impl CheckpointStore for FileStore {
     }
 }
 
+/// The lock on the database is another process's.
+#[derive(Debug, thiserror::Error)]
+#[error("another daemon has it open")]
+struct HeldElsewhere;
+
+/// What there is in a `data_dir`.
+#[derive(Debug)]
+pub enum Found {
+    /// No checkpoints yet.
+    Nothing,
+    /// Another process has them open: the fault that it would be to insist.
+    Held(Fault),
+    /// They are ours now, until this is dropped.
+    Store(FileStore),
+}
+
+/// The store of a dry run: every source begins where it would without a checkpoint, and nothing is left behind.
+#[derive(Debug)]
+pub struct NothingStored;
+
+#[async_trait]
+impl CheckpointStore for NothingStored {
+    async fn load(&self, _: &str) -> Result<Option<Checkpoint>, Fault> {
+        Ok(None)
+    }
+
+    async fn save(&self, _: &str, _: &Checkpoint) -> Result<(), SaveError> {
+        Ok(())
+    }
+}
+
 fn io(error: impl Into<redb::Error>) -> SaveError {
     SaveError::Io(error.into().into())
 }
@@ -235,10 +276,8 @@ fn take_lease(database: &Database) -> Result<u64, LeaseError> {
 /// Judges why a database cannot be opened.
 fn refused(doing: String, data_dir: &Path, error: DatabaseError) -> Fault {
     match error {
-        DatabaseError::DatabaseAlreadyOpen => {
-            Fault::fatal(doing, Blame::Outside, "another daemon has it open")
-                .with_remedy("stop the other daemon, or give this one a `data_dir` of its own")
-        }
+        DatabaseError::DatabaseAlreadyOpen => Fault::fatal(doing, Blame::Outside, HeldElsewhere)
+            .with_remedy("stop the other daemon, or give this one a `data_dir` of its own"),
         DatabaseError::Storage(redb::StorageError::Io(error))
             if error.kind() == std::io::ErrorKind::StorageFull
                 || error.kind() == std::io::ErrorKind::QuotaExceeded =>
@@ -257,11 +296,7 @@ fn refused(doing: String, data_dir: &Path, error: DatabaseError) -> Fault {
     }
 }
 
-fn damaged(
-    doing: String,
-    data_dir: &Path,
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Fault {
+fn damaged(doing: String, data_dir: &Path, error: impl Into<Box<dyn Error + Send + Sync>>) -> Fault {
     Fault::fatal(doing, Blame::Outside, error).with_remedy(format!(
         "restore `{FILE}` from a backup; or move it out of `{}` and start again: each source then begins where its \
          server still keeps what was not confirmed, and destinations get some events a second time",
@@ -300,6 +335,7 @@ mod tests {
         let fault = FileStore::open(folder.path()).unwrap_err();
         assert!(fault.to_string().contains("another daemon"), "{fault}");
         assert!(fault.remedy().unwrap().contains("data_dir"));
+        assert!(matches!(FileStore::find(folder.path()), Ok(Found::Held(_))));
     }
 
     #[test]

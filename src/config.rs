@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use forebay_api::registry::pointer;
 use forebay_api::{Mistake, Op, Registry};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -49,8 +50,19 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Reads a file for running. Every variable that it names must be there.
 pub fn load(path: &Path, registry: &Registry, environment: &Environment) -> Result<Settings, ConfigError> {
+    load_without(path, registry, environment, |_| false)
+}
+
+/// Reads a file for a command that can do without some of what is missing: an option that is `excused` keeps its
+/// `${…}` as it stands in the file.
+pub fn load_without(
+    path: &Path,
+    registry: &Registry,
+    environment: &Environment,
+    excused: impl Fn(&Missing) -> bool,
+) -> Result<Settings, ConfigError> {
     let text = read_file(path)?;
-    read(&path.display().to_string(), &text, registry, environment)
+    Reading::of(&path.display().to_string(), &text, registry, environment)?.settings(excused)
 }
 
 /// Reads a file without needing its secrets (`check --offline`): gives what is missing, in the order of the file.
@@ -70,7 +82,7 @@ pub fn read(
     registry: &Registry,
     environment: &Environment,
 ) -> Result<Settings, ConfigError> {
-    Reading::of(name, text, registry, environment)?.settings()
+    Reading::of(name, text, registry, environment)?.settings(|_| false)
 }
 
 fn read_file(path: &Path) -> Result<String, ConfigError> {
@@ -119,8 +131,9 @@ impl Reading {
         Ok(reading)
     }
 
-    /// The settings, if nothing is wrong and nothing is missing.
-    fn settings(mut self) -> Result<Settings, ConfigError> {
+    /// The settings, if nothing is wrong and nothing is missing that is not excused.
+    fn settings(mut self, excused: impl Fn(&Missing) -> bool) -> Result<Settings, ConfigError> {
+        self.document.missing.retain(|_, missing| !excused(missing));
         self.problems.extend(expand::refuse_missing(&self.document));
         if self.problems.is_empty() { Ok(self.settings) } else { Err(self.refused()) }
     }
@@ -243,11 +256,7 @@ impl Reading {
             Ok(decoded) => return Some(decoded),
             Err(error) => error,
         };
-        let place = error.path().iter().fold(base.to_owned(), |pointer, segment| match segment {
-            serde_path_to_error::Segment::Seq { index } => format!("{pointer}/{index}"),
-            serde_path_to_error::Segment::Map { key } => child(&pointer, key),
-            serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => pointer,
-        });
+        let place = format!("{base}{}", pointer(error.path()));
         let why = self.document.mask(&place, error.inner().to_string());
         let message = format!("{} cannot be read: {why}", named(&place));
         self.problems.push(self.document.problem(&place, Focus::Value, message, None));

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, DestinationStatus, SourceStatus, Status};
-use crate::checkpoint::{CheckpointStore, FileStore};
-use crate::config::{DestinationSettings, Settings, SourceSettings};
+use crate::checkpoint::{CheckpointStore, FileStore, NothingStored};
+use crate::config::{DestinationSettings, OwnKeys, Settings, SourceSettings};
 use crate::dead_letters::DeadLetters;
 use crate::filter::Filter;
 use crate::format::Format;
@@ -56,7 +56,8 @@ pub struct Daemon {
     destinations: Vec<Opened>,
     status: Arc<Status>,
     startup: Duration,
-    admin: std::net::SocketAddr,
+    /// Where the admin server listens; `None` in a dry run.
+    admin: Option<std::net::SocketAddr>,
 }
 
 /// A destination and what opening it at the start needs.
@@ -69,7 +70,31 @@ struct Opened {
 impl Daemon {
     /// Builds everything that `settings` say and opens the checkpoints. Reaches nothing over the network.
     pub fn build(settings: &Settings, registry: &Registry) -> Result<Daemon, Fault> {
-        let store: Arc<dyn CheckpointStore> = Arc::new(FileStore::open(&settings.data_dir)?);
+        let store = Arc::new(FileStore::open(&settings.data_dir)?);
+        let daemon = Daemon::assemble(settings, registry, store, false)?;
+        Ok(Daemon { admin: Some(settings.admin.listen), ..daemon })
+    }
+
+    /// Builds a daemon that writes the events of `settings`' sources to stdout and nothing else: it stores nothing,
+    /// builds no destination that is configured, binds no port and leaves nothing on the sources' servers.
+    pub fn rehearse(mut settings: Settings, registry: &Registry, format: Format) -> Result<Daemon, Fault> {
+        const STDOUT: &str = "stdout";
+        settings.destinations = vec![DestinationSettings {
+            name: STDOUT.to_owned(),
+            kind: STDOUT.to_owned(),
+            own: OwnKeys(serde_json::json!({})),
+            format,
+            ..DestinationSettings::default()
+        }];
+        Daemon::assemble(&settings, registry, Arc::new(NothingStored), true)
+    }
+
+    fn assemble(
+        settings: &Settings,
+        registry: &Registry,
+        store: Arc<dyn CheckpointStore>,
+        dry_run: bool,
+    ) -> Result<Daemon, Fault> {
         let telemetry = Arc::new(Telemetry::default());
         let budget_bytes = settings.limits.memory_budget().as_usize();
         let budget = Budget::new(budget_bytes);
@@ -101,7 +126,7 @@ impl Daemon {
             });
             pipelines.push(Pipeline {
                 name: source.name.as_str().into(),
-                source: Arc::new(tokio::sync::Mutex::new(build_source(source, registry, false)?)),
+                source: Arc::new(tokio::sync::Mutex::new(build_source(source, registry, dry_run)?)),
                 formats: formats_of(source, settings),
                 lanes: plans,
                 instance: (settings.name.clone(), settings.environment.clone()),
@@ -123,7 +148,7 @@ impl Daemon {
             ready_max_lag: settings.admin.ready_max_lag.map(|lag| lag.as_duration()),
         });
         let startup = settings.startup.wait.as_duration();
-        Ok(Daemon { pipelines, destinations, status, startup, admin: settings.admin.listen })
+        Ok(Daemon { pipelines, destinations, status, startup, admin: None })
     }
 
     /// What `/status` shows, for a terminal that shows it too.
@@ -133,11 +158,12 @@ impl Daemon {
 
     /// Runs until `shutdown` or a fatal fault. A fault drains all other pipelines first.
     pub async fn run(self, shutdown: Shutdown) -> Result<Finished, Fault> {
-        let listener = bind(self.admin).await?;
-        let server = tokio::spawn(admin::serve(listener, self.status.clone(), shutdown.abort.clone()));
-        let result = self.run_pipelines(&shutdown).await;
-        server.abort();
-        result
+        let mut server = JoinSet::new();
+        if let Some(address) = self.admin {
+            let listener = bind(address).await?;
+            server.spawn(admin::serve(listener, self.status.clone(), shutdown.abort.clone()));
+        }
+        self.run_pipelines(&shutdown).await
     }
 
     async fn run_pipelines(self, shutdown: &Shutdown) -> Result<Finished, Fault> {

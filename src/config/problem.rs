@@ -55,6 +55,11 @@ impl ConfigError {
         pictures.join("\n\n") + "\n"
     }
 
+    /// The line and column of a problem that is in the file.
+    pub fn place(&self, problem: &Problem) -> Option<(usize, usize)> {
+        problem.span.as_ref().map(|span| line_and_column(&self.text, span.start))
+    }
+
     /// The parts of one picture.
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
         let title = Level::ERROR.primary_title(&*problem.message);

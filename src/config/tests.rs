@@ -105,7 +105,7 @@ impl SourceConnector for Spring {
         Vec::new()
     }
 
-    fn position(_: &str) -> Result<Position, String> {
+    fn position(_: &str, _: Option<&Position>) -> Result<Position, String> {
         Err("there are none".to_owned())
     }
 }

@@ -34,7 +34,7 @@ fn chunk(op: Op) -> Chunk {
         id: Span::default(),
         key,
         before,
-        payload: if op == Op::Delete { Span::default() } else { payload },
+        payload: if matches!(op, Op::Delete | Op::Truncate) { Span::default() } else { payload },
         unchanged,
         contexts: Span::default(),
         extra,
@@ -47,6 +47,12 @@ fn record(format: Format, op: Op, verdicts: &[Verdict]) -> (String, Value) {
     let encoded = Encoder::new("edge-1", "production").encode(format, &chunk(op), verdicts);
     let text = String::from_utf8(encoded.get(0).to_vec()).unwrap();
     let value = serde_json::from_str(&text).expect("every format is JSON");
+    if format == Format::Forebay {
+        let schema = serde_json::from_str(include_str!("../../config/envelope.schema.json")).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let wrong: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "the envelope's schema refuses its record: {wrong:?}\n{text}");
+    }
     (text, value)
 }
 
@@ -54,6 +60,13 @@ fn record(format: Format, op: Op, verdicts: &[Verdict]) -> (String, Value) {
 fn the_envelope_has_its_fields_in_their_order() {
     let (text, _) = record(Format::Forebay, Op::Update, &[]);
     insta::assert_snapshot!(text, @r#"{"id":"shop:0000000000000abc:1:00000000016B37A0:3","schema":"com.acme.shop/public.orders/1-0-0","vendor":"com.acme.shop","name":"public.orders","version":"1-0-0","op":"update","time":"2026-11-22T18:34:00.123456Z","received":"2026-11-22T18:34:00.130012Z","source":{"type":"postgres","name":"shop","database":"shop","schema":"public","table":"orders","lsn":"0/16B3748","commit_lsn":"0/16B37A0","xid":754,"ordinal":3,"origin":"a,\"b","snapshot":false},"key":{"id":42},"before":{"id":42,"total":1.10},"payload":{"id":42,"total":2.50,"note":"a \"quoted\" word"},"unchanged":["body"],"valid":true,"forebay":{"name":"edge-1","environment":"production","version":"0.1.0"}}"#);
+}
+
+#[test]
+fn every_op_obeys_the_schema_of_the_envelope() {
+    for op in Op::ALL {
+        assert_eq!(record(Format::Forebay, op, &[]).1["op"], op.as_str());
+    }
 }
 
 #[test]

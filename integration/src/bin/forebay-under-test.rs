@@ -1,2 +1,7 @@
 //! The daemon with every `step!` armed; tests find it by `env!("CARGO_BIN_EXE_forebay-under-test")`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    forebay::cli::main()
+}

@@ -1,0 +1,75 @@
+//! The line of progress on a terminal: what flows, and how far each destination is behind.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use tokio::time::Instant;
+
+use crate::admin::{SourceStatus, Status};
+
+/// How often the figures are read anew.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Rewrites the line until it is dropped.
+pub(super) async fn show(status: Arc<Status>, bar: ProgressBar) -> Infallible {
+    if bar.is_hidden() {
+        return std::future::pending().await;
+    }
+    bar.set_style(ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is right"));
+    let mut before = vec![0; status.sources.len()];
+    let mut read = Instant::now();
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let seconds = read.elapsed().as_secs_f64();
+        read = Instant::now();
+        let mut line = String::new();
+        for (source, before) in status.sources.iter().zip(&mut before) {
+            let events = source.figures.events.get();
+            let rate = per_second(events.saturating_sub(*before), seconds);
+            *before = events;
+            if !line.is_empty() {
+                line.push_str(" │ ");
+            }
+            line.push_str(&of_source(source, rate));
+        }
+        bar.set_message(line);
+        bar.tick();
+    }
+}
+
+/// `shop 1,234/s, 56,789 events → files 0.0 s, lake 1.2 s behind`.
+fn of_source(source: &SourceStatus, rate: u64) -> String {
+    if !source.reports.source.connected() {
+        return format!("{}: not connected", source.name);
+    }
+    let mut text = format!(
+        "{} {}/s, {} events →",
+        source.name,
+        HumanCount(rate),
+        HumanCount(source.figures.events.get())
+    );
+    for (index, lane) in source.destinations.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let written = if lane.report.connected() {
+            write!(text, "{comma} {} {:.1} s behind", lane.name, lane.lag_seconds())
+        } else {
+            write!(text, "{comma} {} not reachable", lane.name)
+        };
+        written.expect("a string takes what is written to it");
+    }
+    text
+}
+
+/// A count over some seconds as a whole rate.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a rate for people; the cast saturates"
+)]
+pub(super) fn per_second(count: u64, seconds: f64) -> u64 {
+    (count as f64 / seconds.max(f64::EPSILON)).round() as u64
+}

@@ -1,0 +1,371 @@
+//! `forebay status`: what a running daemon says of itself, as a table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+use forebay_api::{Blame, Fault};
+use indicatif::{BinaryBytes, HumanCount, HumanDuration};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::config_file::ConfigOption;
+use super::progress::per_second;
+use super::table::aligned;
+use super::{Failure, print};
+use crate::admin::ask;
+use crate::{config, connectors};
+
+/// A rate is what flowed in so long.
+const RATE_OVER: Duration = Duration::from_secs(1);
+
+/// Show what a running daemon does: positions, rates, lag, destinations
+///
+/// Asks the daemon's admin server: the one of `--url`, else that of the configuration's `admin.listen`. Rates are
+/// those of one second.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  forebay status
+  forebay status --url http://10.0.0.7:9080
+  forebay status --json | jq '.sources[].checkpoint'")]
+pub(super) struct StatusOptions {
+    #[command(flatten)]
+    config: ConfigOption,
+    /// The daemon's admin server, such as http://127.0.0.1:9080
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    url: Option<String>,
+    /// Print what the daemon says as it is: JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `/status` says, as far as it is shown.
+#[derive(Debug, Deserialize)]
+pub(super) struct Seen {
+    /// The daemon's name.
+    pub(super) name: String,
+    environment: String,
+    version: String,
+    uptime_seconds: u64,
+    ready: bool,
+    problems: Vec<String>,
+    memory: Memory,
+    /// In the order of its configuration.
+    pub(super) sources: Vec<SeenSource>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Memory {
+    used_bytes: u64,
+    budget_bytes: u64,
+}
+
+/// One source.
+#[derive(Debug, Deserialize)]
+pub(super) struct SeenSource {
+    /// Its name.
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    connected: bool,
+    events: u64,
+    /// What is stored.
+    pub(super) checkpoint: SeenCheckpoint,
+    measures: BTreeMap<String, f64>,
+    details: BTreeMap<String, String>,
+    destinations: Vec<SeenDestination>,
+}
+
+/// What is stored of a source.
+#[derive(Debug, Deserialize)]
+pub(super) struct SeenCheckpoint {
+    position: Value,
+    age_seconds: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeenDestination {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    required: bool,
+    connected: bool,
+    delivered: u64,
+    dead_lettered: u64,
+    dropped: u64,
+    retries: u64,
+    queue_records: i64,
+    lag_seconds: f64,
+    details: BTreeMap<String, String>,
+}
+
+impl StatusOptions {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let authority = match &self.url {
+            Some(url) => authority(url)?,
+            None => {
+                let settings = self.config.load_if_any(&connectors::registry())?.unwrap_or_default();
+                reachable(settings.admin.listen).to_string()
+            }
+        };
+        let text = ask_status(&authority).await?;
+        if self.json {
+            return print(&text);
+        }
+        let before = Seen::read(&authority, &text)?;
+        tokio::time::sleep(RATE_OVER).await;
+        let now = Seen::read(&authority, &ask_status(&authority).await?)?;
+        print(&now.table(&before))
+    }
+}
+
+impl Seen {
+    /// Asks the daemon of a configuration.
+    pub(super) async fn of(settings: &config::Settings) -> Result<Seen, Fault> {
+        let authority = reachable(settings.admin.listen).to_string();
+        Seen::read(&authority, &ask_status(&authority).await?)
+    }
+
+    fn read(authority: &str, text: &str) -> Result<Seen, Fault> {
+        serde_json::from_str(text).map_err(|error| {
+            Fault::fatal(format!("reading what `http://{authority}/status` says"), Blame::Outside, error)
+                .with_remedy("let the `forebay` that asks have the version of the daemon, or take `--json`")
+        })
+    }
+
+    /// Everything, with the rates since `before`.
+    fn table(&self, before: &Seen) -> String {
+        let state = if self.ready { "ready" } else { "not ready" };
+        let uptime = HumanDuration(Duration::from_secs(self.uptime_seconds));
+        let (used, budget) = (BinaryBytes(self.memory.used_bytes), BinaryBytes(self.memory.budget_bytes));
+        let mut text = format!(
+            "{} ({}), {state}, forebay {}, up {uptime}, memory {used} of {budget}\n",
+            self.name, self.environment, self.version
+        );
+        for source in &self.sources {
+            text.push('\n');
+            text += &source.table(before.sources.iter().find(|earlier| earlier.name == source.name));
+        }
+        if !self.problems.is_empty() {
+            text += "\nproblems\n";
+            text.extend(self.problems.iter().map(|problem| format!("  ✗ {problem}\n")));
+        }
+        text
+    }
+}
+
+impl SeenSource {
+    fn table(&self, before: Option<&SeenSource>) -> String {
+        let rate =
+            per_second(since(self.events, before.map(|before| before.events)), RATE_OVER.as_secs_f64());
+        let mut text = format!(
+            "source {} ({}), {}, {} events, {}/s\n",
+            self.name,
+            self.kind,
+            connected(self.connected),
+            HumanCount(self.events),
+            HumanCount(rate)
+        );
+        let mut facts = vec![vec!["checkpoint".to_owned(), self.checkpoint.shown()]];
+        facts.extend(self.details.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
+        facts.extend(self.measures.iter().map(|(name, value)| vec![name.clone(), value.to_string()]));
+        text += &aligned("  ", &facts);
+        let head = [
+            "destination",
+            "type",
+            "state",
+            "delivered",
+            "per second",
+            "waiting",
+            "lag",
+            "retries",
+            "dead letters",
+            "dropped",
+        ];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(self.destinations.iter().map(|destination| {
+            let earlier = before.and_then(|before| {
+                before.destinations.iter().find(|earlier| earlier.name == destination.name)
+            });
+            destination.row(earlier)
+        }));
+        text += &aligned("  ", &rows);
+        for destination in &self.destinations {
+            for (name, value) in &destination.details {
+                writeln!(text, "  {} {name}: {value}", destination.name)
+                    .expect("a string takes what is written to it");
+            }
+        }
+        text
+    }
+}
+
+impl SeenCheckpoint {
+    /// The position in the form in which `checkpoint set` takes it; `None` before the first one.
+    pub(super) fn position(&self) -> Option<String> {
+        match &self.position {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            json => Some(json.to_string()),
+        }
+    }
+
+    fn shown(&self) -> String {
+        match (self.position(), self.age_seconds) {
+            (None, _) => "none yet".to_owned(),
+            (Some(position), None) => format!("{position}, from before this start"),
+            (Some(position), Some(age)) => format!("{position}, stored {age:.1} s ago"),
+        }
+    }
+}
+
+impl SeenDestination {
+    fn row(&self, before: Option<&SeenDestination>) -> Vec<String> {
+        let rate =
+            per_second(since(self.delivered, before.map(|before| before.delivered)), RATE_OVER.as_secs_f64());
+        let required = if self.required { "" } else { ", best effort" };
+        let count = |value: u64| HumanCount(value).to_string();
+        vec![
+            self.name.clone(),
+            self.kind.clone(),
+            format!("{}{required}", connected(self.connected)),
+            count(self.delivered),
+            count(rate),
+            self.queue_records.to_string(),
+            format!("{:.1} s", self.lag_seconds),
+            count(self.retries),
+            count(self.dead_lettered),
+            count(self.dropped),
+        ]
+    }
+}
+
+fn connected(connected: bool) -> &'static str {
+    if connected { "connected" } else { "not connected" }
+}
+
+/// How much more; nothing where the daemon was started again in between.
+fn since(now: u64, before: Option<u64>) -> u64 {
+    now.saturating_sub(before.unwrap_or(now))
+}
+
+async fn ask_status(authority: &str) -> Result<String, Fault> {
+    let doing = || format!("asking the daemon at `http://{authority}/status`");
+    let remedy = "start the daemon, or name its admin server with `--url`";
+    match ask::get(authority, "/status").await {
+        Ok((200, body)) => Ok(body),
+        Ok((status, _)) => {
+            let answer = format!("the answer has the status {status}");
+            Err(Fault::fatal(doing(), Blame::Outside, answer).with_remedy(remedy))
+        }
+        Err(error) => Err(Fault::retryable(doing(), error).with_remedy(remedy)),
+    }
+}
+
+/// `host:port` of a URL.
+fn authority(url: &str) -> Result<String, Fault> {
+    let rest = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+    let usable = !rest.contains(['/', '?', '#', '@', ' '])
+        && rest.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if usable {
+        return Ok(rest.to_owned());
+    }
+    Err(Fault::fatal(
+        format!("reading `--url {url}`"),
+        Blame::Configuration,
+        "it is not the address of an admin server",
+    )
+    .with_remedy("write it like `http://127.0.0.1:9080`"))
+}
+
+/// Where a server that listens on `listen` is reached from this machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use forebay_api::{Budget, Position, Report};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::admin::{DestinationStatus, SourceStatus, Status};
+    use crate::pipeline::{PipelineReports, StoredAt};
+    use crate::telemetry::Telemetry;
+
+    fn status() -> Status {
+        let telemetry = Arc::new(Telemetry::default());
+        let position = Position(r#"{"lsn":"0/16B3748"}"#.into());
+        Status {
+            name: "edge-1".to_owned(),
+            environment: "production".to_owned(),
+            started: Instant::now(),
+            budget: Budget::new(64 << 20),
+            sources: vec![SourceStatus {
+                name: "shop".to_owned(),
+                kind: "postgres".to_owned(),
+                reports: PipelineReports::default(),
+                figures: telemetry.source("shop"),
+                stored: Arc::new(std::sync::Mutex::new(Some(StoredAt { position, at: None }))),
+                destinations: vec![DestinationStatus {
+                    name: "lake".to_owned(),
+                    kind: "kafka".to_owned(),
+                    required: false,
+                    report: Report::default(),
+                    figures: telemetry.lane("shop", "lake"),
+                }],
+            }],
+            telemetry,
+            ready_max_lag: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_table_shows_what_the_daemon_says_and_what_flowed_meanwhile() {
+        let status = status();
+        let look = || Seen::read("", &status.to_json().to_string()).unwrap();
+        status.sources[0].figures.events.inc_by(1_000);
+        let before = look();
+        status.sources[0].figures.events.inc_by(2_345);
+        status.sources[0].destinations[0].figures.delivered.inc_by(1_200);
+        insta::assert_snapshot!(look().table(&before), @r#"
+        edge-1 (production), not ready, forebay 0.1.0, up 0 seconds, memory 0 B of 64.00 MiB
+
+        source shop (postgres), not connected, 3,345 events, 2,345/s
+          checkpoint  {"lsn":"0/16B3748"}, from before this start
+          destination  type   state                       delivered  per second  waiting  lag    retries  dead letters  dropped
+          lake         kafka  not connected, best effort  1,200      1,200       0        0.0 s  0        0             0
+
+        problems
+          ✗ source `shop` is not connected
+          ✗ best-effort destination `lake` is not reachable
+        "#);
+    }
+
+    #[test]
+    fn only_the_address_of_a_server_is_taken_as_one() {
+        assert_eq!(authority("http://127.0.0.1:9080/").unwrap(), "127.0.0.1:9080");
+        assert_eq!(authority("[::1]:9080").unwrap(), "[::1]:9080");
+        for wrong in ["https://a:1", "http://a", "http://a:b", "http://u@a:1", "http://a:1/status", ":1"] {
+            let fault = authority(wrong).unwrap_err();
+            assert!(matches!(fault, Fault::Fatal { blame: Blame::Configuration, .. }), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_asked_on_this_machine() {
+        assert_eq!(reachable("0.0.0.0:9080".parse().unwrap()).to_string(), "127.0.0.1:9080");
+        assert_eq!(reachable("[::]:9080".parse().unwrap()).to_string(), "[::1]:9080");
+        assert_eq!(reachable("10.0.0.7:1".parse().unwrap()).to_string(), "10.0.0.7:1");
+    }
+}
