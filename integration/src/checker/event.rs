@@ -45,11 +45,14 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// Reads an envelope; the error says what is wrong with it.
-    pub(super) fn parse(json: &[u8]) -> Result<Event, String> {
-        let mut event: Event = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    /// Reads an envelope; none where it tells of no row. The error says what is wrong with it.
+    pub(super) fn parse(json: &[u8]) -> Result<Option<Event>, String> {
         let fields: BTreeMap<String, &RawValue> =
             serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        if fields.get("op").is_some_and(|op| matches!(op.get(), "\"schema\"" | "\"message\"")) {
+            return Ok(None);
+        }
+        let mut event: Event = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let mut hasher = DefaultHasher::new();
         for (name, value) in fields.iter().filter(|(name, _)| *name != "received") {
             (name, value.get()).hash(&mut hasher);
@@ -58,7 +61,7 @@ impl Event {
         let lsn = parse_lsn(&event.source.commit_lsn)
             .ok_or_else(|| format!("`commit_lsn` {:?} is no LSN", event.source.commit_lsn))?;
         event.place = (lsn, event.source.ordinal);
-        Ok(event)
+        Ok(Some(event))
     }
 
     /// Its table, if it is one of the workload's.
