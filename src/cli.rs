@@ -62,6 +62,10 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    /// Watch the whole way on a throw-away database, in a minute, with a crash in the middle and a proof at the end
+    #[cfg(feature = "demo")]
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(crate::demo::Options),
     Tail(run::Tail),
     Status(status::StatusOptions),
     Checkpoint(checkpoint::Checkpoint),
@@ -79,6 +83,12 @@ Examples:
   forebay run -c /etc/forebay.yaml     run until stopped
   forebay status                       what the daemon on this machine does
   forebay run --help                   more about one command";
+
+#[cfg(feature = "demo")]
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  forebay demo
+  forebay demo --keep --url postgres://postgres@127.0.0.1/postgres";
 
 const ENVIRONMENT: &str = "\
 Environment:
@@ -176,6 +186,8 @@ async fn perform(command: Command, console: &Console) -> Result<Finished, Failur
     match command {
         Command::Run(run) => return Box::pin(run.run(console)).await,
         Command::Tail(tail) => return Box::pin(tail.run()).await,
+        #[cfg(feature = "demo")]
+        Command::Demo(options) => return Ok(Box::pin(crate::demo::run(options)).await?),
         Command::Check(check) => check.run().await,
         Command::Status(status) => status.run().await,
         Command::Checkpoint(checkpoint) => checkpoint.run().await,

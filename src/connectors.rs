@@ -2,6 +2,13 @@
 
 use forebay_api::Registry;
 
+/// The demo reaches its database as the connector does.
+#[cfg(feature = "demo")]
+pub(crate) use forebay_postgres::{
+    connect::{ConnectError, Server, Sql},
+    url::UrlSetting,
+};
+
 /// Every connector of this build.
 pub fn registry() -> Registry {
     #[allow(unused_mut, reason = "a build without connectors registers none")]
