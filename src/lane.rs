@@ -34,6 +34,9 @@ use crate::telemetry::LaneFigures;
 /// How often a loop that waits says that it turns.
 pub(crate) const TURN: Duration = Duration::from_secs(2);
 
+/// Looking whether an idle destination is reachable takes no longer, because records may come meanwhile.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
 /// When and how often to try again.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
@@ -165,11 +168,23 @@ impl Lane {
                         running.push_back(self.attempt(group));
                     }
                 },
-                _ = tick.tick() => {}
+                _ = tick.tick() => {
+                    if running.is_empty() && !self.report.connected() {
+                        self.look().await;
+                    }
+                }
             }
             self.report.turned();
         }
         Ok(())
+    }
+
+    /// Looks whether the destination is reachable although no record wants it, so that readiness is honest while a
+    /// source is quiet. Why it is not is told when a record does.
+    async fn look(&mut self) {
+        let destination = self.destination.clone();
+        let looked = self.turning(tokio::time::timeout(LOOK_LIMIT, destination.open())).await;
+        self.report.set_connected(matches!(looked, Ok(Ok(()))));
     }
 
     /// Waits for everything that is under way.

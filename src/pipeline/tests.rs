@@ -418,3 +418,20 @@ async fn a_panic_is_a_fault_and_not_a_hang() {
     assert!(ended.result.unwrap_err().to_string().contains("panic"));
     assert_eq!(world.stored(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_is_known_to_be_reachable_before_its_first_record() {
+    let source = Scripted { events: 0, per_chunk: 1, fault: None, wait: true };
+    let world = World::new(source, vec![(Arc::new(Memory::default()), true)]);
+    let shutdown = Shutdown::default();
+    let report = world.pipeline.lanes[0].report.clone();
+    let looking = async {
+        while !report.connected() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        shutdown.stop.cancel();
+    };
+    let running = async { tokio::join!(world.pipeline.generation(&shutdown), looking).0 };
+    let ended = tokio::time::timeout(Duration::from_secs(10), running).await.expect("it is looked at at once");
+    assert!(ended.drained);
+}
