@@ -432,6 +432,7 @@ async fn a_destination_is_known_to_be_reachable_before_its_first_record() {
         shutdown.stop.cancel();
     };
     let running = async { tokio::join!(world.pipeline.generation(&shutdown), looking).0 };
-    let ended = tokio::time::timeout(Duration::from_secs(10), running).await.expect("it is looked at at once");
+    let ended =
+        tokio::time::timeout(Duration::from_secs(10), running).await.expect("it is looked at at once");
     assert!(ended.drained);
 }
