@@ -1,1 +1,58 @@
-//! .
+//! Apache Kafka as a destination (and whatever speaks its protocol: Redpanda, MSK, Event Hubs).
+//!
+//! ```text
+//!  deliver ──▶ turn in the queue ──▶ Client (librdkafka, idempotent) ══▶ brokers
+//!     ▲                                 │
+//!     └── settle ◀── Receipts ◀── delivery reports
+//! ```
+//!
+//! A record is **durable** when the partition's leader and every replica in sync have it (`acks=all`). There are no
+//! transactions: after a crash a record may stand in its topic twice, with the same `forebay-id`.
+//!
+//! Invariant, on which order stands: a client ends with the first message that it could not write. What was queued
+//! behind that message is thrown out of the queue, nothing more is given to that client, and [`line`](mod@line) holds
+//! back whatever the lane had already handed over; then a new client begins where the old one failed.
+//!
+//! Reading order: `config`, `options` (what librdkafka is told), `client` (one producer and its reports), `line`,
+//! `topics` (which topic a record goes to), `destination` (deliver and settle), `fault` (how errors are judged), `check`.
+
+mod check;
+mod client;
+pub mod config;
+mod destination;
+mod fault;
+mod line;
+mod options;
+mod topics;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use forebay_api::{Destination, DestinationConnector, DestinationSetting, Finding, Mistake};
+
+use crate::config::Config;
+use crate::destination::Kafka;
+use crate::options::Settings;
+
+/// The connector that `type: kafka` names.
+#[derive(Debug)]
+pub struct KafkaDestination;
+
+#[async_trait]
+impl DestinationConnector for KafkaDestination {
+    const TYPE: &'static str = "kafka";
+    const ABOUT: &'static str = "Apache Kafka and compatible brokers, one message an event";
+    type Config = Config;
+
+    fn build(config: Config, setting: &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>> {
+        let settings = Settings::new(&config, &setting.name)?;
+        Ok(Arc::new(Kafka::new(settings, &config)))
+    }
+
+    async fn check(config: Config, setting: &DestinationSetting) -> Vec<Finding> {
+        match Settings::new(&config, &setting.name) {
+            Ok(settings) => check::check(&settings, &config, setting).await,
+            Err(mistakes) => mistakes.iter().map(check::mistaken).collect(),
+        }
+    }
+}
