@@ -30,7 +30,7 @@ use forebay_api::{Fault, Finding, Mistake, Position, Source, SourceConnector, So
 use tokio::runtime::Handle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use config::Plan;
 pub use config::PostgresSourceConfig;
@@ -122,7 +122,7 @@ impl Source for PostgresSource {
         };
         report.set_connected(true);
         report.detail("slot", prepared.resume.slot.clone());
-        info!(source = self.plan.source, slot = prepared.resume.slot, from = %prepared.from, epoch = format!("{:016x}", prepared.stream.epoch), "streaming");
+        info!(source = %self.plan.source, slot = %prepared.resume.slot, from = %prepared.from, epoch = format!("{:016x}", prepared.stream.epoch), "streaming");
         let (sql, leftovers) = (prepared.sql.clone(), prepared.leftovers.clone());
         let result = self.stream(prepared, context).await;
         report.set_connected(false);
@@ -174,6 +174,12 @@ impl PostgresSource {
                 fault = &mut monitor => { drop(cut); return Err(joined(fault)) }
                 () = stop.cancelled(), if !shared.stop.load(Ordering::Relaxed) => {
                     shared.stop.store(true, Ordering::Relaxed);
+                    // The answer wakes a reader that waits for the server. One that cannot be sent means that the
+                    // connection is gone, which wakes it too.
+                    let confirmed = monitor::latest(&committed).unwrap_or(begun).max(begun);
+                    if let Err(error) = monitor::send_status(&writer, &shared, confirmed, true) {
+                        debug!(source = %self.plan.source, error = %error, "no status update while stopping");
+                    }
                 }
                 _ = turns.tick() => {
                     let now = shared.turns.load(Ordering::Relaxed);
@@ -239,12 +245,12 @@ impl PostgresSource {
             writer.terminate()
         };
         match timeout(END_LIMIT, leaving).await {
-            Ok(Ok(())) => info!(source = self.plan.source, confirmed = %confirmed, "stream ended"),
+            Ok(Ok(())) => info!(source = %self.plan.source, confirmed = %confirmed, "stream ended"),
             Ok(Err(error)) => {
-                warn!(source = self.plan.source, error = %error, "the stream could not be ended in order")
+                warn!(source = %self.plan.source, error = %error, "the stream could not be ended in order")
             }
             Err(_) => {
-                warn!(source = self.plan.source, "the stream could not be ended in order: no room to write")
+                warn!(source = %self.plan.source, "the stream could not be ended in order: no room to write")
             }
         }
     }

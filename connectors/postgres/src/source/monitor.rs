@@ -107,7 +107,7 @@ impl Monitor {
                 match self.server.sql().await {
                     Ok(sql) => {
                         info!(
-                            source = self.plan.source,
+                            source = %self.plan.source,
                             "the session beside the stream was ended; a new one is open"
                         );
                         self.sql = Arc::new(sql);
@@ -152,9 +152,9 @@ impl Monitor {
     /// A session that ends is opened anew by the loop, so this is worth knowing only.
     fn say_failed(&self, doing: &str, error: &tokio_postgres::Error) {
         if self.sql.is_closed() {
-            debug!(source = self.plan.source, doing, error = %error, "the session beside the stream ended");
+            debug!(source = %self.plan.source, doing, error = %error, "the session beside the stream ended");
         } else {
-            warn!(source = self.plan.source, doing, error = %error, "a statement beside the stream failed");
+            warn!(source = %self.plan.source, doing, error = %error, "a statement beside the stream failed");
         }
     }
 
@@ -178,9 +178,9 @@ impl Monitor {
         self.report.detail("slot_wal_status", status.clone());
         if status != was && matches!(&*status, "unreserved" | "lost") {
             warn!(
-                source = self.plan.source,
-                slot = self.slot,
-                wal_status = status,
+                source = %self.plan.source,
+                slot = %self.slot,
+                wal_status = %status,
                 "the server is about to drop WAL that the slot needs; let the destinations catch up, or raise `max_slot_wal_keep_size`"
             );
         }
@@ -196,8 +196,8 @@ impl Monitor {
             earlier.safe_wal_bytes.is_some_and(|bytes| (bytes.max(0) as f64) / rate < SOON.as_secs_f64());
         if left < SOON && !was_low {
             warn!(
-                source = self.plan.source,
-                slot = self.slot,
+                source = %self.plan.source,
+                slot = %self.slot,
                 minutes = left.as_secs() / 60,
                 "at the present rate the slot will be lost; let the destinations catch up, or raise `max_slot_wal_keep_size`"
             );

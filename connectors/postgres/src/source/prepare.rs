@@ -172,7 +172,7 @@ fn judge_facts(plan: &Plan, facts: &Facts) -> Result<(), Fault> {
     }
     if facts.major() > *TESTED.end() {
         warn!(
-            source = plan.source,
+            source = %plan.source,
             version = facts.major(),
             newest_tested = TESTED.end(),
             "the server is newer than any that was tested"
@@ -221,7 +221,7 @@ fn create_slot(connection: &mut Connection, plan: &Plan, temporary: bool) -> Res
     })?;
     step!("slot-created");
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(source = plan.source, slot = plan.slot, lsn = %lsn, took_ms = took, "slot created");
+    info!(source = %plan.source, slot = %plan.slot, lsn = %lsn, took_ms = took, "slot created");
     Ok(lsn)
 }
 
@@ -254,9 +254,9 @@ impl Ready<'_> {
             (Some(slot), None) => {
                 let confirmed = self.usable(&slot)?;
                 if before.is_none() {
-                    info!(source = self.plan.source, slot = self.plan.slot, lsn = %confirmed, "nothing is stored yet and the slot exists: taking it over where it stands");
+                    info!(source = %self.plan.source, slot = %self.plan.slot, lsn = %confirmed, "nothing is stored yet and the slot exists: taking it over where it stands");
                 } else {
-                    info!(source = self.plan.source, slot = self.plan.slot, lsn = %confirmed, "the slot was created and its position not stored: going on with it");
+                    info!(source = %self.plan.source, slot = %self.plan.slot, lsn = %confirmed, "the slot was created and its position not stored: going on with it");
                 }
                 Ok(confirmed)
             }
@@ -284,8 +284,8 @@ impl Ready<'_> {
             if reader.application == ours {
                 // The lock on `data_dir` is ours, so that connection has lost its daemon.
                 info!(
-                    source = self.plan.source,
-                    slot = name,
+                    source = %self.plan.source,
+                    slot = %name,
                     pid = reader.pid,
                     "ending a connection that this daemon has lost"
                 );
@@ -296,10 +296,10 @@ impl Ready<'_> {
             } else if !told {
                 told = true;
                 info!(
-                    source = self.plan.source,
-                    slot = name,
+                    source = %self.plan.source,
+                    slot = %name,
                     pid = reader.pid,
-                    application = reader.application,
+                    application = %reader.application,
                     "the slot is in use; waiting for it"
                 );
             }

@@ -107,7 +107,7 @@ pub(super) async fn ensure(client: &Client, plan: &Plan) -> Result<Vec<String>, 
     }
     if !selection.keyless.is_empty() {
         warn!(
-            source = plan.source,
+            source = %plan.source,
             tables = names(&selection.keyless),
             "tables without a replica identity are left out"
         );
@@ -165,8 +165,8 @@ fn use_as_it_is(plan: &Plan, existing: Option<Publication>, tables: &[Table]) ->
         .collect();
     if !uncovered.is_empty() {
         warn!(
-            source = plan.source,
-            publication = plan.publication,
+            source = %plan.source,
+            publication = %plan.publication,
             tables = uncovered.join(", "),
             "the publication does not hold these tables, so nothing of them is read"
         );
@@ -217,7 +217,7 @@ async fn keep(
     let Some(existing) = existing else {
         let list: Vec<String> = tables.iter().map(quoted).collect();
         create(client, plan, name, &format!("TABLE {}", list.join(", ")), publish).await?;
-        info!(source = plan.source, publication = name, tables = names(tables), "publication created");
+        info!(source = %plan.source, publication = %name, tables = names(tables), "publication created");
         return Ok(());
     };
     ours(plan, name, Some(&existing))?;
@@ -230,8 +230,8 @@ async fn keep(
             format!("ALTER PUBLICATION {} ADD TABLE {}", escape_identifier(name), list.join(", "));
         client.batch_execute(&statement).await.map_err(|e| fault::sql(doing(), e))?;
         info!(
-            source = plan.source,
-            publication = name,
+            source = %plan.source,
+            publication = %name,
             tables = list.join(", "),
             "tables added to the publication"
         );
@@ -244,7 +244,7 @@ async fn keep(
         let table: String = row.get(0);
         let statement = format!("ALTER PUBLICATION {} DROP TABLE {table}", escape_identifier(name));
         client.batch_execute(&statement).await.map_err(|e| fault::sql(doing(), e))?;
-        info!(source = plan.source, publication = name, table, "table taken out of the publication");
+        info!(source = %plan.source, publication = %name, table, "table taken out of the publication");
     }
     Ok(())
 }
