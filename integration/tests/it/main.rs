@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "each function of this crate is a test or part of one")]
 
 mod checker;
+mod postgres_destination;
 mod proxy;
 mod servers;

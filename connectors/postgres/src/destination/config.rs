@@ -25,6 +25,7 @@ pub struct PostgresDestinationConfig {
 /// How events become rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Mode {
     /// One row for each event, with its envelope as `jsonb`.
     #[default]
