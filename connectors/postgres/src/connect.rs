@@ -6,25 +6,25 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rustls::ClientConfig;
-use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding as SqlChannelBinding, SslMode as SqlSslMode, SslNegotiation};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::tls::{self, TlsError};
-use crate::url::{ChannelBinding, Host, Password, SessionAttributes, SslMode, Url};
+use crate::url::{ChannelBinding, Host, SessionAttributes, SslMode, Url};
 use crate::wire::{Connection, Dial, WireError};
+
+mod error;
+mod password;
+
+pub use error::ConnectError;
 
 /// The settings that every session of ours has: two sessions that differ in one of them would print one value in
 /// two ways, and the two time limits would end a stream or a snapshot at an administrator's whim.
@@ -34,9 +34,6 @@ const SESSION: &str = "-c datestyle=ISO -c intervalstyle=iso_8601 -c extra_float
 
 /// What tells a primary from a standby, on both kinds of connection.
 const ROLE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
-
-/// A password, or a token, is no longer than this.
-const MAX_PASSWORD: u64 = 64 * 1024;
 
 /// A URL with its certificates read.
 #[derive(Clone)]
@@ -67,82 +64,6 @@ impl DerefMut for Sql {
     }
 }
 
-/// Why no connection could be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The password's file cannot be read.
-    #[error("could not read the password from `{path}`")]
-    PasswordFile {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The password's command failed.
-    #[error("the password command failed: {why}")]
-    PasswordCommand {
-        /// How, with what it wrote to its standard error.
-        why: String,
-    },
-    /// A replication connection failed.
-    #[error("could not connect to `{host}`")]
-    Wire {
-        /// The host.
-        host: String,
-        /// The cause.
-        source: WireError,
-    },
-    /// A connection for SQL failed.
-    #[error("could not connect to `{host}`")]
-    Sql {
-        /// The host.
-        host: String,
-        /// The cause.
-        source: tokio_postgres::Error,
-    },
-    /// The host took longer than `connect_timeout`.
-    #[error("could not connect to `{host}` within {limit:?}")]
-    Timeout {
-        /// The host.
-        host: String,
-        /// `connect_timeout`.
-        limit: Duration,
-    },
-    /// The host is reachable and is not what `target_session_attrs` asks for.
-    #[error("`{host}` is {is}, which `target_session_attrs` does not want")]
-    WrongRole {
-        /// The host.
-        host: String,
-        /// What it is.
-        is: &'static str,
-    },
-    /// Several hosts, and none will do.
-    #[error("none of the hosts can be used ({tried})")]
-    NoHost {
-        /// Each host with its reason.
-        tried: String,
-        /// The most telling of the errors.
-        source: Box<ConnectError>,
-    },
-}
-
-impl ConnectError {
-    /// The server's own code, where a server refused.
-    pub fn sql_state(&self) -> Option<&SqlState> {
-        match self {
-            ConnectError::Wire { source, .. } => source.sql_state(),
-            ConnectError::Sql { source, .. } => source.code(),
-            ConnectError::NoHost { source, .. } => source.sql_state(),
-            _ => None,
-        }
-    }
-
-    /// A host that answers says more than one that does not.
-    fn is_an_answer(&self) -> bool {
-        self.sql_state().is_some() || matches!(self, ConnectError::WrongRole { .. })
-    }
-}
-
 impl Server {
     /// Reads the certificates that the URL names. Connects to nothing.
     pub fn new(url: Url) -> Result<Server, TlsError> {
@@ -163,13 +84,13 @@ impl Server {
 
     /// Opens a replication connection, bound to the database.
     pub async fn replication(&self) -> Result<Connection, ConnectError> {
-        let password = self.password().await?;
+        let password = self.url.password.read(self.url.connect_timeout).await?;
         self.first(|host, session| Box::pin(self.replication_at(host, session, password.as_deref()))).await
     }
 
     /// Opens a connection for SQL.
     pub async fn sql(&self) -> Result<Sql, ConnectError> {
-        let password = self.password().await?;
+        let password = self.url.password.read(self.url.connect_timeout).await?;
         self.first(|host, session| Box::pin(self.sql_at(host, session, password.as_deref()))).await
     }
 
@@ -287,29 +208,6 @@ impl Server {
         let opened = timeout(limit, opening).await;
         opened.unwrap_or_else(|_| Err(ConnectError::Timeout { host: host.clone(), limit }))
     }
-
-    async fn password(&self) -> Result<Option<Vec<u8>>, ConnectError> {
-        match &self.url.password {
-            Password::Absent => Ok(None),
-            Password::Text(text) => Ok(Some(text.clone().into_bytes())),
-            Password::File(path) => {
-                let unreadable = |source| ConnectError::PasswordFile { path: path.clone(), source };
-                let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-                let mut password = Vec::new();
-                file.take(MAX_PASSWORD).read_to_end(&mut password).await.map_err(unreadable)?;
-                Ok(Some(one_line(password)))
-            }
-            Password::Command(command) => {
-                let running = run(command);
-                let finished = timeout(self.url.connect_timeout, running).await;
-                let printed =
-                    finished.unwrap_or_else(|_| Err("it took longer than `connect_timeout`".to_owned()));
-                printed
-                    .map(|bytes| Some(one_line(bytes)))
-                    .map_err(|why| ConnectError::PasswordCommand { why })
-            }
-        }
-    }
 }
 
 /// Shows where it leads, and nothing secret.
@@ -387,44 +285,6 @@ fn accepts(wanted: SessionAttributes, in_recovery: &str, read_only: &str) -> Res
         SessionAttributes::ReadOnly if read_only != "on" => Err("read-write"),
         _ => Ok(()),
     }
-}
-
-/// Runs the password's command. It is killed if we stop waiting for it.
-async fn run(command: &str) -> Result<Vec<u8>, String> {
-    let mut child = tokio::process::Command::new("sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("`sh` cannot be run: {error}"))?;
-    let stdout = child.stdout.take().expect("its standard output is a pipe").take(MAX_PASSWORD);
-    let stderr = child.stderr.take().expect("its standard error is a pipe").take(MAX_PASSWORD);
-    let (printed, said, ended) = tokio::join!(all(stdout), all(stderr), child.wait());
-    let printed = printed.map_err(|error| format!("its output cannot be read: {error}"))?;
-    match ended {
-        Ok(status) if status.success() => Ok(printed),
-        Ok(status) => {
-            let said = String::from_utf8_lossy(&said.unwrap_or_default()).trim().to_owned();
-            Err(format!("{status}{}{said}", if said.is_empty() { "" } else { ": " }))
-        }
-        Err(error) => Err(format!("its end cannot be waited for: {error}")),
-    }
-}
-
-async fn all(mut from: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes).await?;
-    Ok(bytes)
-}
-
-/// Without the line's end that editors and `echo` add.
-fn one_line(mut password: Vec<u8>) -> Vec<u8> {
-    while password.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-        password.pop();
-    }
-    password
 }
 
 /// An error with its causes, in one line.

@@ -4,5 +4,6 @@
 
 mod checker;
 mod postgres_destination;
+mod postgres_wire;
 mod proxy;
 mod servers;

@@ -39,7 +39,10 @@ fn parts_mean_the_same_too() {
 #[test]
 fn hosts_may_be_sockets_and_addresses() {
     let socket = Host::Unix { directory: "/run/postgresql".into(), port: 5433 };
-    assert_eq!(parse("postgres://me@%2Frun%2Fpostgresql:5433/db").unwrap().hosts, std::slice::from_ref(&socket));
+    assert_eq!(
+        parse("postgres://me@%2Frun%2Fpostgresql:5433/db").unwrap().hosts,
+        std::slice::from_ref(&socket)
+    );
     assert_eq!(parse("postgres:///db?user=me&host=/run/postgresql&port=5433").unwrap().hosts, [socket]);
     assert_eq!(parse("postgres://me@[::1]:7/db").unwrap().hosts, [tcp("::1", 7)]);
     let by_address = parse("user=me host=db.example hostaddr=10.0.0.1").unwrap();

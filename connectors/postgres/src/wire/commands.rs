@@ -133,8 +133,10 @@ impl Connection {
         let deadline = Instant::now() + limit;
         self.send(command, deadline)?;
         let rows = self.rows(deadline);
-        if let Err(WireError::Timeout { .. }) = rows {
-            self.cancel();
+        match &rows {
+            Err(WireError::Timeout { .. }) => self.cancel(),
+            Err(WireError::Server(error)) if !error.ends_the_connection() => self.skip_to_ready(deadline)?,
+            _ => {}
         }
         rows
     }
@@ -217,6 +219,12 @@ impl Connection {
                 tag => return Err(WireError::unexpected(tag, DOING)),
             }
         }
+    }
+
+    /// After an error the server says when it is ready again, which is not to be taken for the next command's answer.
+    fn skip_to_ready(&mut self, deadline: Instant) -> Result<(), WireError> {
+        while self.reader.receive(DOING, deadline)?.0 != backend::READY_FOR_QUERY_TAG {}
+        Ok(())
     }
 
     /// A server that waits for a lock does not notice that its client has gone, so it is told.

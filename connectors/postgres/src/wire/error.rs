@@ -109,6 +109,11 @@ pub struct ServerError {
 }
 
 impl ServerError {
+    /// Whether the server hangs up after saying this.
+    pub fn ends_the_connection(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+
     /// Reads the body of an ErrorResponse or a NoticeResponse. Lenient, for nothing would be gained by losing an
     /// error over the way it is told.
     pub(super) fn read(mut body: &[u8]) -> ServerError {
