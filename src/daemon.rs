@@ -5,8 +5,10 @@
 //! go to was reachable once.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use forebay_api::{Blame, Budget, Destination, Fault, Registry, Report, Source};
@@ -136,6 +138,7 @@ impl Daemon {
                 figures,
                 reports,
                 stored,
+                owed_counted: AtomicBool::new(false),
             });
         }
         let status = Arc::new(Status {
@@ -188,6 +191,11 @@ impl Daemon {
                 Ok(Err(fault)) => fault,
                 Err(panic) => Fault::fatal("running a pipeline", Blame::Defect, panic),
             };
+            if self.admin.is_none() && reader_has_gone(&fault) {
+                info!("whoever read the events has gone");
+                shutdown.stop.cancel();
+                continue;
+            }
             error!(error = %fault, remedy = fault.remedy(), "stopping: a fault that another attempt cannot mend");
             shutdown.stop.cancel();
             if result.is_ok() {
@@ -346,6 +354,12 @@ fn status_of(plan: &LanePlan, settings: &Settings) -> DestinationStatus {
         report: plan.report.clone(),
         figures: plan.figures.clone(),
     }
+}
+
+/// A dry run is for whoever reads its stdout: `| head` has seen enough.
+fn reader_has_gone(fault: &Fault) -> bool {
+    let cause = fault.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, Fault> {

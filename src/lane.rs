@@ -12,6 +12,7 @@
 
 mod join;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -24,6 +25,7 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 pub use self::join::{BatchLimits, Group, Joiner, Queued};
@@ -98,6 +100,10 @@ pub struct Lane {
     pub figures: LaneFigures,
     /// Where it tells that it turns and whether the destination is reachable.
     pub report: Report,
+    /// Fires when the source ends: what is queued is all there will be.
+    pub draining: CancellationToken,
+    /// The sends and the number of records of each group that has left the queue and is not settled, in order.
+    pub under_way: VecDeque<(Vec<u64>, usize)>,
 }
 
 /// What came of one attempt.
@@ -115,7 +121,11 @@ impl Lane {
     /// Delivers until the queue is closed and empty. A fault is returned when it is fatal and the lane is required;
     /// a best-effort lane that fails for good goes on counting what it drops.
     pub async fn run(mut self) -> Result<(), Fault> {
-        let result = self.deliver_all().await;
+        let overdue = overdue(self.settings.required, self.draining.clone());
+        let result = tokio::select! {
+            result = self.deliver_all() => result,
+            fault = overdue => Err(fault),
+        };
         let Err(fault) = result else { return Ok(()) };
         self.report.set_connected(false);
         if self.settings.required {
@@ -123,12 +133,21 @@ impl Lane {
         }
         error!(
             source = %self.settings.source, destination = %self.settings.destination, error = %fault,
-            remedy = fault.remedy(), "best-effort destination failed for good; its records are dropped from here on"
+            remedy = fault.remedy(), "best-effort destination given up; its records are dropped and counted from here on"
         );
         self.report.detail("stopped", fault.to_string());
+        for (settles, records) in std::mem::take(&mut self.under_way) {
+            // Some of them may have arrived; nobody said so.
+            self.figures.dropped.inc_by(records as u64);
+            self.figures.queue_records.dec_by(i64::try_from(records).unwrap_or(i64::MAX));
+            self.settle(&settles);
+        }
         loop {
             match tokio::time::timeout(TURN, self.joiner.next()).await {
-                Ok(Some(group)) => self.drop_group(group),
+                Ok(Some(group)) => {
+                    self.under_way.push_back((group.settles.clone(), group.records_len()));
+                    self.drop_group(group);
+                }
                 Ok(None) => return Ok(()),
                 Err(_) => {}
             }
@@ -156,6 +175,7 @@ impl Lane {
                 group = self.joiner.next(), if !ended && running.len() < most => match group {
                     None => ended = true,
                     Some(mut group) => {
+                        self.under_way.push_back((group.settles.clone(), group.records_len()));
                         let stream = stream_of(&group);
                         if held.as_ref().is_none_or(|(known, _)| *known != stream) {
                             if !running.is_empty() {
@@ -452,10 +472,14 @@ impl Lane {
         self.figures.queue_records.dec_by(i64::try_from(group.records_len()).unwrap_or(i64::MAX));
         let bytes: usize = group.records(self.settings.format).map(|(_, record)| record.body().len()).sum();
         self.figures.queue_bytes.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let (settles, records) = self.under_way.pop_front().expect("a group leaves after it has left the queue");
+        assert!(settles == group.settles && records == group.records_len(), "groups are settled in their order");
+        self.settle(&settles);
+    }
+
+    fn settle(&self, sends: &[u64]) {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        for &seq in &group.settles {
-            ledger.settle(seq, self.settings.index);
-        }
+        sends.iter().for_each(|&seq| ledger.settle(seq, self.settings.index));
         drop(ledger);
         self.settled.notify_one();
     }
@@ -478,6 +502,19 @@ impl Lane {
             }
         }
     }
+}
+
+/// A best-effort destination does not hold up the end of a generation for longer than this.
+const BEST_EFFORT_DRAIN: Duration = Duration::from_secs(5);
+
+/// When a lane has drained for too long: never, for a required one; its generation bounds it.
+async fn overdue(required: bool, draining: CancellationToken) -> Fault {
+    draining.cancelled().await;
+    if required {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(BEST_EFFORT_DRAIN).await;
+    Fault::retryable("draining", format!("what was queued was not taken within {BEST_EFFORT_DRAIN:?} of the end"))
 }
 
 fn stream_of(group: &Group) -> Arc<StreamId> {

@@ -9,7 +9,8 @@
 //! the lanes end, the checkpoint task saves what became settled and ends. A generation that does not drain within its
 //! bound is aborted; nothing it holds crosses into the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ pub struct Pipeline {
     pub reports: PipelineReports,
     /// What is stored, for `/status`.
     pub stored: Arc<Mutex<Option<StoredAt>>>,
+    /// Whether the losses of the process before were counted.
+    pub owed_counted: AtomicBool,
 }
 
 /// What a lane needs in every generation.
@@ -133,7 +136,10 @@ impl Pipeline {
     /// Runs one generation: from the stored position until the source ends, and drains it.
     pub async fn generation(&self, shutdown: &Shutdown) -> Ended {
         let resume = match self.store.load(&self.name).await {
-            Ok(checkpoint) => checkpoint.map(|c| c.position),
+            Ok(checkpoint) => checkpoint.map(|checkpoint| {
+                self.count_owed(&checkpoint.owed);
+                checkpoint.position
+            }),
             Err(fault) => return Ended { result: Err(fault), drained: true },
         };
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -143,6 +149,19 @@ impl Pipeline {
         generation.tasks.shutdown().await;
         let drained = self.close(&generation);
         Ended { result, drained }
+    }
+
+    /// Counts, once a process, what best-effort destinations had not taken when the process before died: the position
+    /// that was stored with it covers those records, so they do not come again.
+    fn count_owed(&self, owed: &BTreeMap<String, u64>) {
+        if self.owed_counted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for plan in &self.lanes {
+            let Some(&records) = owed.get(&*plan.settings.destination) else { continue };
+            warn!(source = %self.name, destination = %plan.settings.destination, records, "records dropped: a best-effort destination had not taken them when the daemon last ended");
+            plan.figures.dropped.inc_by(records);
+        }
     }
 
     /// Spawns every task, from the right to the left.
@@ -199,6 +218,8 @@ impl Pipeline {
             dead_letters: plan.dead_letters.clone(),
             figures: plan.figures.clone(),
             report: plan.report.clone(),
+            draining: generation.stop.clone(),
+            under_way: VecDeque::new(),
         };
         generation.tasks.spawn(async move { Task::Lane(lane.run().await) });
         Way {
@@ -281,7 +302,7 @@ impl Pipeline {
                 warn!(source = %self.name, destination = %plan.settings.destination, records = lost, "records dropped: a best-effort destination had not taken them when the generation ended");
             }
         }
-        ledger.is_empty() && owed.is_empty()
+        ledger.is_empty()
     }
 
     /// Saves positions as they become settled, one save at a time, the latest wins; publishes only what is saved.

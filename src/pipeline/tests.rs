@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -209,6 +209,7 @@ impl World {
             figures: telemetry.source("s"),
             reports: PipelineReports::default(),
             stored: Arc::default(),
+            owed_counted: AtomicBool::new(false),
         };
         World { pipeline, store, _folder: folder }
     }
@@ -360,8 +361,33 @@ async fn what_a_best_effort_destination_owes_is_stored_with_the_position() {
         shutdown.abort.cancel();
     };
     let (ended, ()) = tokio::join!(world.pipeline.generation(&shutdown), abort);
-    assert!(!ended.drained);
+    assert!(ended.drained, "what is required is settled");
     assert_eq!(world.store.saved.lock().unwrap()["s"].owed, BTreeMap::from([("d1".to_owned(), 30)]));
+    world.assert_adds_up();
+
+    // The process died, and the next one counts what it left.
+    let mut next = World::new(all(30), vec![(Arc::new(Memory::default()), true), (Arc::new(Memory::default()), false)]);
+    next.pipeline.store = world.store.clone();
+    assert!(next.pipeline.generation(&Shutdown::default()).await.drained);
+    assert_eq!(next.pipeline.lanes[1].figures.dropped.get(), 30);
+    assert!(next.pipeline.generation(&Shutdown::default()).await.drained);
+    assert_eq!(next.pipeline.lanes[1].figures.dropped.get(), 30, "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_best_effort_destination_does_not_hold_up_a_stop() {
+    let b = Arc::new(Memory { hangs: AtomicBool::new(true), ..Memory::default() });
+    let world = World::new(Scripted { wait: true, ..all(30) }, vec![(Arc::new(Memory::default()), true), (b, false)]);
+    let shutdown = Shutdown::default();
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        shutdown.stop.cancel();
+        Instant::now()
+    };
+    let (ended, stopped) = tokio::join!(world.pipeline.generation(&shutdown), stop);
+    assert!(ended.result.is_ok() && ended.drained);
+    assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
+    assert_eq!(world.pipeline.lanes[1].figures.dropped.get(), 30);
     world.assert_adds_up();
 }
 
