@@ -63,14 +63,16 @@ impl DestinationConnector for PostgresDestination {
             Ok(read) => read,
             Err(mistakes) => return mistakes.into_iter().map(mistaken).collect(),
         };
-        let looked = session::within("looking at the tables", async {
+        let looked = async {
             let sql = session::connect(&url).await?;
             let connected = Finding::good(format!("database `{}` can be reached", url.database));
-            let found = tables::check(&sql, &table).await;
-            let found = found.map_err(|error| fault::judge("looking at the tables", error))?;
-            Ok(std::iter::once(connected).chain(found).collect())
-        });
-        looked.await.unwrap_or_else(|fault| vec![Finding::fault(&fault)])
+            let found = session::within("looking at the tables", async {
+                let found = tables::check(&sql, &table).await;
+                found.map_err(|error| fault::judge("looking at the tables", error))
+            });
+            Ok(std::iter::once(connected).chain(found.await?).collect())
+        };
+        looked.await.unwrap_or_else(|fault: Fault| vec![Finding::fault(&fault)])
     }
 }
 

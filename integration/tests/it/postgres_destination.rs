@@ -1,15 +1,16 @@
 //! What the destination `postgres` promises beyond what every destination does: rows that can be asked for, one writer,
 //! positions that say what is there, and messages that say what to do.
 
+mod check;
 mod kill;
 
 use std::sync::{Arc, Mutex};
 
 use forebay_api::{
     Batch, Blame, Delivery, Destination, DestinationConnector, DestinationSetting, Draft, Encoded, Fault,
-    Finding, Invalid, Mark, Op, Part, Progress, Row, Settled, Span, StreamId, Subject, Verdict,
+    Invalid, Mark, Op, Part, Progress, Row, Settled, Span, StreamId, Subject, Verdict,
 };
-use forebay_integration::{Database, Postgres};
+use forebay_integration::{Database, Postgres, Proxy};
 use forebay_postgres::PostgresDestination;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -82,11 +83,6 @@ fn setting(name: &str) -> DestinationSetting {
         data_dir: std::env::temp_dir(),
         sources: vec!["web".to_owned()],
     }
-}
-
-async fn check(database: &Database, config: Value) -> Vec<Finding> {
-    let config = serde_json::from_value(with_url(database, config)).unwrap();
-    PostgresDestination::check(config, &setting("copy")).await
 }
 
 /// What a lane does before it delivers.
@@ -434,91 +430,6 @@ async fn a_role_whose_commits_are_not_durable_is_made_to_wait() {
     assert_eq!(database.value::<String>("select durable from forebay_events").await, "on");
 }
 
-/// The first bad finding: fact, blame, remedy.
-fn first_bad(findings: &[Finding]) -> (String, Option<Blame>, String) {
-    let bad = findings.iter().find_map(|finding| Some((finding, finding.trouble.as_ref()?)));
-    let (finding, trouble) = bad.unwrap_or_else(|| panic!("nothing is wrong: {findings:?}"));
-    (finding.fact.clone(), trouble.blame, trouble.remedy.clone())
-}
-
-#[tokio::test]
-async fn check_changes_nothing_and_says_that_all_is_well() {
-    let database = Postgres::shared(18).await.database("well").await;
-    for _ in 0..2 {
-        let findings = check(&database, json!({})).await;
-        assert!(findings.iter().all(|finding| finding.trouble.is_none()), "{findings:?}");
-        assert!(!database.value::<bool>("select to_regclass('forebay_events') is not null").await);
-    }
-    prepare(&copy(&database, json!({}))).await.unwrap();
-    let findings = check(&database, json!({})).await;
-    assert!(findings.iter().all(|finding| finding.trouble.is_none()), "{findings:?}");
-    assert!(
-        findings.iter().any(|finding| finding.fact == "table `public.forebay_events` can be written"),
-        "{findings:?}"
-    );
-}
-
-#[tokio::test]
-async fn what_is_wrong_is_said_with_the_statement_that_mends_it_and_then_it_is_mended() {
-    let database = Postgres::shared(13).await.database("wrong").await;
-    let role = format!("{}_writer", database.name());
-    database.execute(&format!("create role {role} login; revoke all on schema public from public")).await;
-    database.execute(&format!("revoke temporary on database {} from public", database.name())).await;
-    let url = database.url().replace("postgres@", &format!("{role}@"));
-    let config = json!({"url": url, "table": "lake.events"});
-    let mended = async |fact: &str, blame: Blame| {
-        let (found, by, remedy) = first_bad(&check(&database, config.clone()).await);
-        assert!(found.contains(fact), "{found}");
-        assert_eq!(by, Some(blame), "{found}");
-        let fault = prepare(&copy(&database, config.clone())).await.unwrap_err();
-        assert!(!fault.is_retryable() && said(&fault).contains(fact), "{}", said(&fault));
-        database.execute(&remedy).await;
-    };
-    mended("schema `lake` does not exist", Blame::Configuration).await;
-    mended("may not make temporary tables", Blame::Outside).await;
-    database
-        .execute(&format!("alter schema lake owner to postgres; revoke all on schema lake from {role}"))
-        .await;
-    mended("table `lake.events` does not exist, and role", Blame::Outside).await;
-    prepare(&copy(&database, config.clone())).await.unwrap();
-    database
-        .execute(
-            "alter table lake.events owner to postgres; alter table lake.forebay_positions owner to postgres",
-        )
-        .await;
-    database.execute(&format!("revoke all on all tables in schema lake from {role}")).await;
-    mended("lacks SELECT, INSERT on table `lake.events`", Blame::Outside).await;
-    mended("lacks SELECT, INSERT, UPDATE on table `lake.forebay_positions`", Blame::Outside).await;
-    mended("may not use sequence `lake.events_seq_seq`", Blame::Outside).await;
-    database.execute("alter table lake.events add who text not null default ''").await;
-    database.execute("alter table lake.events alter who drop default").await;
-    mended("column `who` of table `lake.events` demands a value", Blame::Configuration).await;
-    database.execute("alter table lake.events drop constraint events_pkey").await;
-    mended("has no unique index on (id)", Blame::Configuration).await;
-    database.execute("alter table lake.events set unlogged").await;
-    mended("is emptied by a crash", Blame::Configuration).await;
-    let destination = copy(&database, config.clone());
-    prepare(&destination).await.unwrap();
-    delivered(&destination, batch(1, &[("", "1")])).await;
-}
-
-#[tokio::test]
-async fn a_table_of_another_shape_is_refused() {
-    let database = Postgres::shared(15).await.database("shape").await;
-    database
-        .execute("create table other (id text primary key, seq bigint); create view seen as select 1 as id")
-        .await;
-    for (table, fact) in [
-        ("other", "table `public.other` has no column `source text`"),
-        ("seen", "`public.seen` is not a table"),
-    ] {
-        let (found, blame, remedy) = first_bad(&check(&database, json!({"table": table})).await);
-        assert_eq!((found.as_str(), blame), (fact, Some(Blame::Configuration)));
-        assert_eq!(remedy, "name another table with `table:`, or drop this one");
-        assert!(!prepare(&copy(&database, json!({"table": table}))).await.unwrap_err().is_retryable());
-    }
-}
-
 #[tokio::test]
 async fn a_server_that_is_not_there_is_tried_again_and_a_database_that_is_not_there_is_not() {
     let database = Postgres::shared(15).await.database("there").await;
@@ -530,4 +441,20 @@ async fn a_server_that_is_not_there_is_tried_again_and_a_database_that_is_not_th
     let fault = prepare(&copy(&database, elsewhere)).await.unwrap_err();
     assert!(matches!(fault, Fault::Fatal { blame: Blame::Configuration, .. }), "{}", said(&fault));
     assert!(said(&fault).contains("database \"nowhere\" does not exist"), "{}", said(&fault));
+}
+
+#[tokio::test]
+async fn a_server_that_has_vanished_without_a_word_is_given_up() {
+    let server = Postgres::shared(15).await;
+    let database = server.database("vanished").await;
+    let proxy = Proxy::to(server.server.port()).await;
+    let url = format!("postgres://postgres@{}/{}", proxy.address(), database.name());
+    let destination = copy(&database, json!({"url": url}));
+    prepare(&destination).await.unwrap();
+    proxy.swallow();
+    let fault = prepare(&destination).await.unwrap_err();
+    assert!(fault.is_retryable() && said(&fault).contains("within 10s"), "{}", said(&fault));
+    proxy.resume();
+    prepare(&destination).await.unwrap();
+    delivered(&destination, batch(1, &[("", "1")])).await;
 }

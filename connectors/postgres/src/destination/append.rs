@@ -13,7 +13,7 @@ use tokio_postgres::{CopyInSink, Error};
 use super::conflicts::Conflicts;
 use super::fault;
 use super::position::Place;
-use super::rows::{MAX_BODY_BYTES, Rows, has_chosen_id};
+use super::rows::{MAX_JSON_BYTES, Rows, has_chosen_id};
 use super::session::Session;
 
 /// Where and under which lease a delivery is stored.
@@ -45,9 +45,9 @@ enum Failed {
     Fault(Fault),
 }
 
-/// A body that is not even sent.
+/// A record that is not even sent.
 #[derive(Debug, thiserror::Error)]
-#[error("the record has {bytes} bytes, and `jsonb` holds {MAX_BODY_BYTES}")]
+#[error("the record has {bytes} bytes, and `jsonb` holds {MAX_JSON_BYTES}")]
 struct TooLarge {
     bytes: usize,
 }
@@ -77,10 +77,11 @@ impl Append<'_> {
 
     /// Stores all of a group, or nothing.
     async fn transaction(&self, group: &[(usize, Record<'_>)], mark: Option<Mark>) -> Result<(), Failed> {
-        if let Some(bytes) =
-            group.iter().map(|(_, record)| record.body().len()).find(|bytes| *bytes > MAX_BODY_BYTES)
-        {
-            return Err(Failed::Refused(Rejection::new("too_large", &TooLarge { bytes })));
+        for (_, record) in group {
+            let bytes = record.body().len().max(record.event().key().len());
+            if bytes > MAX_JSON_BYTES {
+                return Err(Failed::Refused(Rejection::new("too_large", &TooLarge { bytes })));
+            }
         }
         let begun = self.session.begin().await;
         begun.map_err(|error| Failed::Fault(fault::judge("beginning a transaction", error)))?;

@@ -23,8 +23,9 @@ pub(super) const COLUMNS: [(&str, &str); FIELDS as usize] = [
 /// How many values a row has.
 const FIELDS: i16 = 12;
 
-/// The largest body that is sent: `jsonb` holds no more, and the server would refuse it only after it had it all.
-pub(super) const MAX_BODY_BYTES: usize = 0x0fff_ffff;
+/// The largest body or key that is sent: `jsonb` holds no more, and the server would refuse it only after it had it
+/// all.
+pub(super) const MAX_JSON_BYTES: usize = 0x0fff_ffff;
 
 /// How much is gathered before it is handed to the connection.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -119,7 +120,7 @@ impl Rows {
         self.buf.extend_from_slice(&[0; 4]);
         write(&mut self.buf);
         let len =
-            i32::try_from(self.buf.len() - at - 4).expect("bodies over `MAX_BODY_BYTES` are not pushed");
+            i32::try_from(self.buf.len() - at - 4).expect("what is over `MAX_JSON_BYTES` is not pushed");
         self.buf[at..at + 4].copy_from_slice(&len.to_be_bytes());
     }
 }
