@@ -9,6 +9,7 @@ use forebay_api::{Blame, Finding};
 use rustix::fs::{Access, access};
 
 use crate::fault::judge;
+use crate::locked_file::NOT_REGULAR;
 use crate::place;
 
 /// Whether the file, or the nearest folder above it that is there, can be written to.
@@ -20,11 +21,7 @@ pub(crate) fn writable(path: &Path) -> Finding {
             Ok(()) => Finding::good(format!("`{shown}` can be written to")),
             Err(error) => failed(format!("writing to `{shown}`"), error.into()),
         },
-        Ok(_) => Finding::bad(
-            format!("`{shown}` is not a regular file"),
-            Blame::Configuration,
-            "name a file; pipes are served by `type: stdout`, `/dev/null` by `type: blackhole`",
-        ),
+        Ok(_) => Finding::bad(format!("`{shown}` is not a regular file"), Blame::Configuration, NOT_REGULAR),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let folder =
                 place::folder(path).ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));

@@ -13,9 +13,11 @@ mod check;
 mod config;
 mod destination;
 mod fault;
+mod locked_file;
 mod ndjson_file;
 mod place;
 mod stdout;
+mod tail;
 mod writer;
 
 pub use blackhole::BlackholeDestination;

@@ -10,67 +10,37 @@
 //! - The folder holds the file and those it was rotated into, nothing else.
 
 use std::fs;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use forebay_api::{Blame, Fault, step};
-use tracing::{debug, warn};
+use forebay_api::{Fault, step};
+use tracing::debug;
 
 use crate::config::{FileConfig, Fsync};
 use crate::fault::judge;
+use crate::locked_file::{FileId, LockedFile};
 use crate::place;
 
 /// Lines are gathered up to this before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// How long a process that is just ending gets to let go of the lock.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-
-/// Between two attempts at the lock.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-/// How far back from its end a file is searched for what a power cut left: more than is ever unsynced.
-const TAIL_BYTES: u64 = 64 << 20;
-
-/// In blocks of this size.
-const BLOCK_BYTES: usize = 256 << 10;
-
 /// A file of lines, open or to be opened.
 pub(crate) struct NdjsonFile {
     config: FileConfig,
-    open: Option<Open>,
+    open: Option<LockedFile>,
     /// The file that failed, if one did, and how much of it is believed.
     distrusted: Option<(FileId, u64)>,
+    /// The number of the next rotated file, once the folder was searched for it.
+    next_number: Option<u64>,
     /// Lines that were not written yet; reused.
     lines: Vec<u8>,
-}
-
-/// Which file it is, whatever its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-struct Open {
-    file: File,
-    id: FileId,
-    /// What was written.
-    len: u64,
-    /// See the module.
-    kept: u64,
-    /// When its first record was written.
-    born: SystemTime,
 }
 
 impl NdjsonFile {
     /// Nothing is touched before [`NdjsonFile::open`].
     pub(crate) fn new(config: FileConfig) -> NdjsonFile {
-        NdjsonFile { config, open: None, distrusted: None, lines: Vec::new() }
+        NdjsonFile { config, open: None, distrusted: None, next_number: None, lines: Vec::new() }
     }
 
     /// Opens the file unless it is open and still the one at its path: makes folders, takes the lock, repairs the end.
@@ -86,7 +56,7 @@ impl NdjsonFile {
         let folder = place::folder(path);
         place::make_folder(folder, durable)
             .map_err(|error| judge(format!("making the folder `{}`", folder.display()), error))?;
-        let mut open = lock(path)?;
+        let mut open = LockedFile::lock(path)?;
         let trusted = self.distrusted.filter(|(id, _)| *id == open.id).map(|(_, kept)| kept);
         match trusted {
             Some(kept) => open.cut(kept, path)?,
@@ -194,12 +164,21 @@ impl NdjsonFile {
         self.try_sync()?;
         let path = self.config.path.clone();
         let rotating = |error| judge(format!("rotating `{}`", path.display()), error);
-        let name =
-            place::rotated(&path, jiff::Timestamp::now(), place::next_number(&path).map_err(rotating)?);
+        let now = jiff::Timestamp::now();
+        let mut number = match self.next_number {
+            Some(number) => number,
+            None => place::next_number(&path).map_err(rotating)?,
+        };
+        // Renaming would replace a file that somebody put there.
+        while place::rotated(&path, now, number).exists() {
+            number += 1;
+        }
+        let name = place::rotated(&path, now, number);
         fs::rename(&path, &name).map_err(rotating)?;
         step!("file-renamed");
         debug!(path = %path.display(), rotated = %name.display(), bytes = self.len(), "file rotated");
         self.open = None;
+        self.next_number = Some(number + 1);
         // Opening syncs the folder, and with it both names.
         self.open()
     }
@@ -223,144 +202,6 @@ impl NdjsonFile {
     }
 }
 
-impl FileId {
-    fn of(metadata: &fs::Metadata) -> FileId {
-        FileId { device: metadata.dev(), inode: metadata.ino() }
-    }
-}
-
-impl Open {
-    /// Shortens the file to what is believed of it.
-    fn cut(&mut self, to: u64, path: &Path) -> Result<(), Fault> {
-        self.file.set_len(to).map_err(|error| {
-            judge(
-                format!("cutting `{}` back to the {to} bytes that are known to be good", path.display()),
-                error,
-            )
-        })?;
-        self.len = to;
-        self.kept = to;
-        Ok(())
-    }
-
-    /// Cuts off what is behind the last whole line: a process that was killed while it wrote, or a power cut, left
-    /// it, and it was never accepted.
-    fn repair(&mut self, path: &Path) -> Result<(), Fault> {
-        let reading = |error| judge(reading_end(path), error);
-        let end = whole_lines(&self.file, self.len).map_err(reading)?;
-        if end == self.len {
-            return Ok(());
-        }
-        let mut first = [0];
-        self.file.read_exact_at(&mut first, end).map_err(reading)?;
-        // A record begins with a brace; a NUL byte is what a power cut leaves.
-        if !matches!(first, [b'{' | 0]) {
-            let why = "its last line is not ended and does not begin as a record does";
-            let fault = Fault::fatal(reading_end(path), Blame::Configuration, why);
-            return Err(fault.with_remedy(format!(
-                "`{}` was not written by forebay: choose another `path`",
-                path.display()
-            )));
-        }
-        warn!(path = %path.display(), bytes_cut = self.len - end, "torn end of file cut off");
-        self.cut(end, path)
-    }
-}
-
-fn syncing(path: &Path) -> String {
-    format!("syncing `{}`", path.display())
-}
-
-fn reading_end(path: &Path) -> String {
-    format!("reading the end of `{}`", path.display())
-}
-
-/// Opens or makes the file and takes its lock.
-fn lock(path: &PathBuf) -> Result<Open, Fault> {
-    let opening = || format!("opening `{}`", path.display());
-    let mut waited = Duration::ZERO;
-    loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(|error| judge(opening(), error))?;
-        let metadata = file.metadata().map_err(|error| judge(opening(), error))?;
-        if !metadata.is_file() {
-            let fault = Fault::fatal(opening(), Blame::Configuration, "it is not a regular file");
-            return Err(fault.with_remedy(
-                "name a file; pipes are served by `type: stdout`, `/dev/null` by `type: blackhole`",
-            ));
-        }
-        let locked = match file.try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock) => false,
-            Err(TryLockError::Error(error)) => {
-                return Err(judge(format!("locking `{}`", path.display()), error));
-            }
-        };
-        // Between opening and locking, the writer that had it may have rotated it away.
-        let still_there = fs::metadata(path).is_ok_and(|there| FileId::of(&there) == FileId::of(&metadata));
-        if locked && still_there {
-            let metadata = file.metadata().map_err(|error| judge(opening(), error))?;
-            let born =
-                metadata.created().or_else(|_| metadata.modified()).unwrap_or_else(|_| SystemTime::now());
-            return Ok(Open {
-                file,
-                id: FileId::of(&metadata),
-                len: metadata.len(),
-                kept: metadata.len(),
-                born,
-            });
-        }
-        if waited >= LOCK_WAIT {
-            let fault =
-                Fault::fatal(opening(), Blame::Outside, "another process or destination writes to it");
-            return Err(fault.with_remedy("stop the other one, or give each a `path` of its own"));
-        }
-        std::thread::sleep(LOCK_PAUSE);
-        waited += LOCK_PAUSE;
-    }
-}
-
-/// Where the last whole line ends. A NUL byte is in no record: it stands where a power cut kept the length but not
-/// the bytes, so the lines from there on are not whole.
-fn whole_lines(file: &File, len: u64) -> io::Result<u64> {
-    let mut until = len;
-    loop {
-        let from = until.saturating_sub(TAIL_BYTES);
-        if let Some(end) = last_end(file, from, until)? {
-            return Ok(end);
-        }
-        if from == 0 {
-            return Ok(0);
-        }
-        until = from;
-    }
-}
-
-/// Where the last line of a part of the file ends, before the first NUL byte in it.
-fn last_end(file: &File, from: u64, until: u64) -> io::Result<Option<u64>> {
-    let mut block = vec![0; BLOCK_BYTES];
-    let mut end = None;
-    let mut at = from;
-    while at < until {
-        let here = usize::try_from(until - at).unwrap_or(usize::MAX).min(BLOCK_BYTES);
-        let block = &mut block[..here];
-        file.read_exact_at(block, at)?;
-        let nul = memchr::memchr(0, block);
-        if let Some(found) = memchr::memrchr(b'\n', &block[..nul.unwrap_or(here)]) {
-            end = Some(at + found as u64 + 1);
-        }
-        if nul.is_some() {
-            break;
-        }
-        at += here as u64;
-    }
-    Ok(end)
-}
-
 /// Appends a record and a line end. JSON may hold line ends between its tokens, where a space says the same; inside
 /// strings they are always escaped.
 pub(crate) fn push_line(body: &[u8], lines: &mut Vec<u8>) {
@@ -374,200 +215,9 @@ pub(crate) fn push_line(body: &[u8], lines: &mut Vec<u8>) {
     lines.push(b'\n');
 }
 
-#[cfg(test)]
-mod tests {
-    use forebay_api::units::{ByteSize, Period};
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::config::RotateConfig;
-
-    struct Place(TempDir);
-
-    impl Place {
-        fn new() -> Place {
-            Place(tempfile::tempdir().unwrap())
-        }
-
-        fn path(&self) -> PathBuf {
-            self.0.path().join("deep/down/out.ndjson")
-        }
-
-        /// A file with this in it already.
-        fn with(content: &[u8]) -> Place {
-            let place = Place::new();
-            fs::create_dir_all(place.path().parent().unwrap()).unwrap();
-            fs::write(place.path(), content).unwrap();
-            place
-        }
-
-        fn file(&self, rotate: RotateConfig) -> NdjsonFile {
-            NdjsonFile::new(FileConfig { path: self.path(), rotate, fsync: Fsync::Batch })
-        }
-
-        fn plain(&self) -> NdjsonFile {
-            self.file(RotateConfig::default())
-        }
-
-        fn content(&self) -> String {
-            fs::read_to_string(self.path()).unwrap()
-        }
-
-        /// Every file of the folder by name, with its content.
-        fn all(&self) -> Vec<(String, String)> {
-            let mut all: Vec<(String, String)> = fs::read_dir(self.path().parent().unwrap())
-                .unwrap()
-                .map(|entry| entry.unwrap())
-                .map(|entry| {
-                    (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
-                })
-                .collect();
-            all.sort();
-            all
-        }
-    }
-
-    fn write(file: &mut NdjsonFile, records: &[&str]) {
-        file.append(records.iter().map(|record| record.as_bytes())).unwrap();
-        file.sync().unwrap();
-    }
-
-    #[test]
-    fn records_are_lines_and_a_new_instance_appends() {
-        let place = Place::new();
-        write(&mut place.plain(), &["{}", "{\"a\":1}"]);
-        write(&mut place.plain(), &["{\"b\":2}"]);
-        assert_eq!(place.content(), "{}\n{\"a\":1}\n{\"b\":2}\n");
-        assert_eq!(place.all().len(), 1, "no file beside it");
-    }
-
-    #[test]
-    fn a_line_end_inside_a_record_becomes_a_space() {
-        let place = Place::new();
-        write(&mut place.plain(), &["{\"a\":\r\n [1,\n2]}"]);
-        assert_eq!(place.content(), "{\"a\":   [1, 2]}\n");
-    }
-
-    #[test]
-    fn a_torn_last_line_is_cut_off() {
-        for (before, after) in [
-            ("{}\n{\"a\":", "{}\n"),
-            ("{\"a\":", ""),
-            ("{}\n", "{}\n"),
-            ("", ""),
-            ("{}\n\0\0\0\0", "{}\n"),
-            ("{}\n{\"a\":\0\0\0\"}\n{}\n{\"b\"", "{}\n"),
-            ("\0\0", ""),
-        ] {
-            let place = Place::with(before.as_bytes());
-            write(&mut place.plain(), &["{\"new\":1}"]);
-            assert_eq!(place.content(), format!("{after}{{\"new\":1}}\n"), "{before:?}");
-        }
-    }
-
-    #[test]
-    fn a_torn_line_may_be_longer_than_any_block() {
-        let whole = "{\"text\":\"".to_owned() + &"x".repeat(3 * BLOCK_BYTES) + "\"}\n";
-        let torn =
-            "{\"text\":\"".to_owned() + &"y".repeat(usize::try_from(TAIL_BYTES).unwrap() + BLOCK_BYTES);
-        let place = Place::with((whole.clone() + &torn).as_bytes());
-        place.plain().open().unwrap();
-        assert_eq!(place.content(), whole);
-    }
-
-    #[test]
-    fn a_file_of_another_kind_is_refused_and_left_alone() {
-        let place = Place::with(b"name,price\nriver,5");
-        let fault = place.plain().open().unwrap_err();
-        assert!(matches!(fault, Fault::Fatal { blame: Blame::Configuration, .. }), "{fault}");
-        assert_eq!(place.content(), "name,price\nriver,5");
-    }
-
-    #[test]
-    fn two_writers_on_one_path_are_refused() {
-        let place = Place::new();
-        let mut first = place.plain();
-        first.open().unwrap();
-        let fault = place.plain().open().unwrap_err();
-        assert!(matches!(fault, Fault::Fatal { blame: Blame::Outside, .. }), "{fault}");
-        assert!(fault.to_string().contains("another process or destination writes to it"), "{fault}");
-        drop(first);
-        place.plain().open().unwrap();
-    }
-
-    #[test]
-    fn a_file_is_rotated_before_it_grows_past_its_size() {
-        let place = Place::new();
-        let mut file = place.file(RotateConfig { bytes: Some(ByteSize::bytes(20)), age: None });
-        write(
-            &mut file,
-            &["{\"a\":1}", "{\"a\":2}", "{\"a\":3}", "{\"large\":\"larger than 20\"}", "{\"a\":4}"],
-        );
-        let all = place.all();
-        let contents: Vec<&str> = all.iter().map(|(_, content)| content.as_str()).collect();
-        assert_eq!(
-            contents,
-            ["{\"a\":1}\n{\"a\":2}\n", "{\"a\":3}\n", "{\"large\":\"larger than 20\"}\n", "{\"a\":4}\n"]
-        );
-        assert_eq!(all[3].0, "out.ndjson");
-        for (index, (name, _)) in all[..3].iter().enumerate() {
-            assert!(
-                name.starts_with("out-2") && name.ends_with(&format!("Z-00000{}.ndjson", index + 1)),
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_old_file_is_rotated_and_an_empty_one_never() {
-        let place = Place::new();
-        let mut file = place.file(RotateConfig { bytes: None, age: Some(Period::millis(1)) });
-        file.open().unwrap();
-        assert_eq!(file.time_left(), None);
-        write(&mut file, &["{\"a\":1}"]);
-        while file.time_left() != Some(Duration::ZERO) {
-            std::thread::yield_now();
-        }
-        file.rotate_if_old().unwrap();
-        assert_eq!(place.all().len(), 2);
-        assert_eq!(place.content(), "");
-        file.rotate_if_old().unwrap();
-        assert_eq!(place.all().len(), 2);
-    }
-
-    #[test]
-    fn what_was_not_synced_is_cut_away_after_a_failure() {
-        let place = Place::new();
-        let mut file = place.plain();
-        write(&mut file, &["{\"kept\":1}"]);
-        file.append([b"{\"doubtful\":1}".as_slice()].into_iter()).unwrap();
-        file.distrust();
-        assert!(!file.is_open());
-        assert_eq!(place.content(), "{\"kept\":1}\n{\"doubtful\":1}\n");
-        write(&mut file, &["{\"again\":1}"]);
-        assert_eq!(place.content(), "{\"kept\":1}\n{\"again\":1}\n");
-    }
-
-    #[test]
-    fn a_file_that_somebody_moved_away_is_begun_anew() {
-        let place = Place::new();
-        let mut file = place.plain();
-        write(&mut file, &["{\"a\":1}"]);
-        file.append([b"{\"a\":2}".as_slice()].into_iter()).unwrap();
-        fs::rename(place.path(), place.path().with_file_name("moved")).unwrap();
-        write(&mut file, &["{\"a\":3}"]);
-        assert_eq!(place.content(), "{\"a\":3}\n");
-        assert_eq!(place.all()[0], ("moved".to_owned(), "{\"a\":1}\n{\"a\":2}\n".to_owned()));
-    }
-
-    #[test]
-    fn a_folder_or_a_device_is_a_mistake_in_the_configuration() {
-        let place = Place::new();
-        fs::create_dir_all(place.path()).unwrap();
-        for path in [place.path(), PathBuf::from("/dev/null"), PathBuf::from("/dev/full")] {
-            let config = FileConfig { path, rotate: RotateConfig::default(), fsync: Fsync::Never };
-            let fault = NdjsonFile::new(config).open().unwrap_err();
-            assert!(matches!(fault, Fault::Fatal { blame: Blame::Configuration, .. }), "{fault}");
-        }
-    }
+fn syncing(path: &Path) -> String {
+    format!("syncing `{}`", path.display())
 }
+
+#[cfg(test)]
+mod tests;

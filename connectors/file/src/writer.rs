@@ -205,3 +205,141 @@ fn answer(reply: Reply, result: Result<(), Fault>) {
     // Whoever asked may have been aborted; what was accepted went back with the delivery.
     reply.send(result).ok();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use forebay_api::{Batch, Chunk, Draft, Encoded, Op, Part, Progress, Row, Settled, Span, Subject};
+
+    use super::*;
+    use crate::config::{FileConfig, Fsync, RotateConfig};
+
+    fn writer(path: &Path) -> Writer {
+        let config =
+            FileConfig { path: path.to_owned(), rotate: RotateConfig::default(), fsync: Fsync::Batch };
+        Writer::start(NdjsonFile::new(config)).unwrap()
+    }
+
+    fn stream(name: &str) -> Arc<StreamId> {
+        Arc::new(StreamId { source: name.into(), epoch: 1 })
+    }
+
+    /// A delivery of one record.
+    fn delivery(stream: &Arc<StreamId>, body: &str) -> (Delivery, oneshot::Receiver<Progress>) {
+        let mut draft = Draft::default();
+        let subject =
+            draft.subject(&Arc::new(Subject::new(("v", "n", "1-0-0"), (None, None, None), String::new())));
+        let none = Span::default();
+        draft.push(Row {
+            mark: forebay_api::Mark::MIN,
+            time: 0,
+            xid: 0,
+            subject,
+            op: Op::Insert,
+            id: none,
+            key: none,
+            before: none,
+            payload: none,
+            unchanged: none,
+            contexts: none,
+            extra: none,
+        });
+        let chunk: Chunk = draft.finish(stream, 0, false);
+        let ends = vec![u32::try_from(body.len()).unwrap()];
+        let encoded = vec![Encoded::new(body.as_bytes().to_vec(), ends)];
+        let batch = Arc::new(Batch { chunk, verdicts: Vec::new(), encoded });
+        let part = Part { batch, rows: [0].into(), range: 0..1 };
+        Delivery::new([part].into(), 0, Progress::new(1))
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_delivery_later_ones_wait_until_the_lane_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.ndjson");
+        let (writer, failing, other) = (writer(&path), stream("failing"), stream("other"));
+        fs::create_dir(&path).unwrap();
+        let (first, _) = delivery(&failing, "{\"n\":1}");
+        assert!(!writer.write(first).await.unwrap_err().is_retryable());
+        fs::remove_dir(&path).unwrap();
+
+        let (second, back) = delivery(&failing, "{\"n\":2}");
+        assert!(writer.write(second).await.unwrap_err().is_retryable());
+        assert_eq!(back.await.unwrap().of(0), Settled::Open);
+        let (elsewhere, back) = delivery(&other, "{\"other\":1}");
+        writer.write(elsewhere).await.unwrap();
+        assert_eq!(back.await.unwrap().of(0), Settled::Accepted);
+
+        writer.begin(&failing).await.unwrap();
+        for body in ["{\"n\":1}", "{\"n\":2}"] {
+            writer.write(delivery(&failing, body).0).await.unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"other\":1}\n{\"n\":1}\n{\"n\":2}\n");
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_was_given_up_is_not_written_and_nothing_behind_it_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.ndjson");
+        let (jobs, queue) = mpsc::channel(JOBS);
+        let stream = stream("aborted");
+        let (given_up, _) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
+        jobs.try_send(Job::Write(delivery(&stream, "{\"n\":1}").0, given_up)).unwrap();
+        jobs.try_send(Job::Write(delivery(&stream, "{\"n\":2}").0, reply)).unwrap();
+        let config = FileConfig { path: path.clone(), rotate: RotateConfig::default(), fsync: Fsync::Batch };
+        let work = Work { file: NdjsonFile::new(config), failed: HashSet::new() };
+        let runtime = Handle::current();
+        let thread = std::thread::spawn(move || work.run(queue, &runtime));
+        assert!(answer.await.unwrap().unwrap_err().is_retryable());
+        let (reply, answer) = oneshot::channel();
+        jobs.send(Job::Close(reply)).await.unwrap();
+        answer.await.unwrap().unwrap();
+        thread.join().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_failure_takes_back_what_was_written_before_it_for_the_same_sync() {
+        let folder = tempfile::tempdir().unwrap();
+        // The name fits into the folder, but not with the time and number of a rotated file.
+        let path = folder.path().join("x".repeat(245) + ".ndjson");
+        let bytes = Some(forebay_api::units::ByteSize::bytes(10));
+        let config =
+            FileConfig { path: path.clone(), rotate: RotateConfig { bytes, age: None }, fsync: Fsync::Batch };
+        let (jobs, queue) = mpsc::channel(JOBS);
+        let mut answers = Vec::new();
+        for (name, body) in [("one", "{\"n\":1}"), ("two", "{\"n\":2}")] {
+            let (reply, answer) = oneshot::channel();
+            let (delivery, back) = delivery(&stream(name), body);
+            jobs.try_send(Job::Write(delivery, reply)).unwrap();
+            answers.push((answer, back));
+        }
+        let runtime = Handle::current();
+        let work = Work { file: NdjsonFile::new(config), failed: HashSet::new() };
+        let thread = std::thread::spawn(move || work.run(queue, &runtime));
+        for (answer, back) in answers {
+            answer.await.unwrap().unwrap_err();
+            assert_eq!(back.await.unwrap().of(0), Settled::Open);
+        }
+        drop(jobs);
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_is_rotated_for_its_age_while_nothing_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.ndjson");
+        let age = Some(forebay_api::units::Period::millis(30));
+        let config = FileConfig { path, rotate: RotateConfig { bytes: None, age }, fsync: Fsync::Batch };
+        let writer = Writer::start(NdjsonFile::new(config)).unwrap();
+        writer.write(delivery(&stream("quiet"), "{}").0).await.unwrap();
+        let two_files = async {
+            while fs::read_dir(folder.path()).unwrap().count() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), two_files).await.expect("it is rotated");
+    }
+}

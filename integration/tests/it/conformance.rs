@@ -1,0 +1,5 @@
+//! Each connector put to the conformance suite of the contract, against its real server.
+
+mod file;
+mod kafka;
+mod postgres;
