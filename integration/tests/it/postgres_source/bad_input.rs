@@ -28,13 +28,19 @@ async fn a_server_that_is_down_is_waited_for_and_then_given_up() {
 async fn a_database_that_does_not_exist_is_refused_at_once() {
     let db = orders(15, "nodb").await;
     let url = db.url().replace(db.name(), "no_such_database");
-    refuses(Reading::of_url(&url, db.name(), "public.orders", ""), 78, &["no_such_database", "create the database"]).await;
+    refuses(
+        Reading::of_url(&url, db.name(), "public.orders", ""),
+        78,
+        &["no_such_database", "create the database"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_does_not_exist_is_refused_at_once() {
     let db = orders(15, "notable").await;
-    refuses(Reading::of(&db, "public.orders, public.ordesr", ""), 78, &["public.ordesr", "does not exist"]).await;
+    refuses(Reading::of(&db, "public.orders, public.ordesr", ""), 78, &["public.ordesr", "does not exist"])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +48,12 @@ async fn a_role_that_may_not_replicate_is_told_the_statement() {
     let db = orders(15, "norole").await;
     db.execute(&format!("CREATE ROLE {}_weak LOGIN", db.name())).await;
     let url = db.url().replace("postgres@", &format!("{}_weak@", db.name()));
-    refuses(Reading::of_url(&url, db.name(), "public.orders", ""), 69, &["may not replicate", "REPLICATION;"]).await;
+    refuses(
+        Reading::of_url(&url, db.name(), "public.orders", ""),
+        69,
+        &["may not replicate", "REPLICATION;"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +61,12 @@ async fn a_server_without_logical_wal_is_told_the_setting() {
     let server = Postgres::start(15, &[("wal_level", "replica")]).await;
     let db = server.database("nowal").await;
     db.execute("CREATE TABLE orders (id int PRIMARY KEY)").await;
-    refuses(Reading::of(&db, "public.orders", ""), 69, &["`wal_level` is `replica`", "ALTER SYSTEM SET wal_level"]).await;
+    refuses(
+        Reading::of(&db, "public.orders", ""),
+        69,
+        &["`wal_level` is `replica`", "ALTER SYSTEM SET wal_level"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +82,12 @@ async fn a_server_without_a_slot_left_is_told_so() {
 async fn a_publication_of_somebody_else_is_left_alone_and_can_be_used_as_it_is() {
     let db = orders(15, "foreign").await;
     db.execute(&format!("CREATE PUBLICATION {} FOR TABLE orders", db.name())).await;
-    refuses(Reading::of(&db, "public.orders", ""), 69, &["was not made by Forebay", "publication_mode: existing"]).await;
+    refuses(
+        Reading::of(&db, "public.orders", ""),
+        69,
+        &["was not made by Forebay", "publication_mode: existing"],
+    )
+    .await;
     let mut reading = Reading::of(&db, "public.orders", "    publication_mode: existing");
     reading.start().await;
     db.execute("INSERT INTO orders VALUES (1, 'a', 1)").await;
@@ -78,7 +99,8 @@ async fn a_slot_that_another_daemon_reads_is_left_to_it() {
     let db = orders(15, "busy").await;
     let mut first = Reading::of(&db, "public.orders", "");
     first.start().await;
-    refuses(Reading::of(&db, "public.orders", ""), 69, &["is in use by process", "pg_terminate_backend"]).await;
+    refuses(Reading::of(&db, "public.orders", ""), 69, &["is in use by process", "pg_terminate_backend"])
+        .await;
     db.execute("INSERT INTO orders VALUES (1, 'a', 1)").await;
     first.exactly(1).await;
 }
@@ -86,6 +108,7 @@ async fn a_slot_that_another_daemon_reads_is_left_to_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_of_another_plugin_is_refused() {
     let db = orders(15, "plugin").await;
-    db.query(&format!("SELECT pg_create_logical_replication_slot('{}', 'test_decoding')", db.name()), &[]).await;
+    db.query(&format!("SELECT pg_create_logical_replication_slot('{}', 'test_decoding')", db.name()), &[])
+        .await;
     refuses(Reading::of(&db, "public.orders", ""), 69, &["test_decoding", "name another `slot`"]).await;
 }

@@ -75,10 +75,18 @@ async fn a_kill_at_every_step_loses_nothing_and_repeats_under_the_same_ids() {
             // A step that is not reached in time is not there any more, and the test is wrong.
             let deadline = Instant::now() + Duration::from_secs(30);
             while reading.daemon.is_running() {
-                assert!(Instant::now() < deadline, "step `{step}` was never reached\n{}", reading.daemon.stderr());
+                assert!(
+                    Instant::now() < deadline,
+                    "step `{step}` was never reached\n{}",
+                    reading.daemon.stderr()
+                );
                 if !early {
                     rows += 3;
-                    db.execute(&format!("INSERT INTO orders SELECT n, 'x', 1 FROM generate_series({}, {rows}) n", rows - 2)).await;
+                    db.execute(&format!(
+                        "INSERT INTO orders SELECT n, 'x', 1 FROM generate_series({}, {rows}) n",
+                        rows - 2
+                    ))
+                    .await;
                 }
                 sleep(Duration::from_millis(20)).await;
             }
@@ -126,7 +134,8 @@ async fn a_slot_that_was_moved_by_somebody_else_is_refused_and_the_gap_can_be_ac
     reading.exactly(1).await;
     assert_eq!(reading.daemon.stop().await, 0);
     db.execute("INSERT INTO orders VALUES (2, 'lost', 1)").await;
-    db.query(&format!("SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())", db.name()), &[]).await;
+    db.query(&format!("SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())", db.name()), &[])
+        .await;
     let (code, said) = reading.refused().await;
     assert_eq!(code, 69, "{said}");
     let accept = said.split("forebay checkpoint set db ").nth(1).expect("it says what to do");
@@ -161,7 +170,8 @@ async fn a_stored_position_is_not_used_with_another_cluster() {
     other.execute("CREATE TABLE orders (id int PRIMARY KEY)").await;
     let elsewhere = Reading::of_url(other.url(), db.name(), "public.orders", "");
     let config = std::fs::read_to_string(elsewhere.daemon.path("forebay.yaml")).unwrap();
-    let config: String = config.lines().filter(|line| !line.starts_with("admin:")).map(|l| format!("{l}\n")).collect();
+    let config: String =
+        config.lines().filter(|line| !line.starts_with("admin:")).map(|l| format!("{l}\n")).collect();
     reading.daemon.configure(&config);
     let (code, said) = reading.refused().await;
     assert_eq!(code, 69, "{said}");
@@ -184,7 +194,8 @@ async fn a_lost_connection_of_our_own_is_ended_and_the_slot_read_again() {
     db.execute("INSERT INTO orders VALUES (2, 'b', 1)").await;
     let direct = Reading::of(&db, "public.orders", "");
     let config = std::fs::read_to_string(direct.daemon.path("forebay.yaml")).unwrap();
-    let config: String = config.lines().filter(|line| !line.starts_with("admin:")).map(|l| format!("{l}\n")).collect();
+    let config: String =
+        config.lines().filter(|line| !line.starts_with("admin:")).map(|l| format!("{l}\n")).collect();
     reading.daemon.configure(&config);
     reading.start().await;
     let found = ids(&reading.events(2).await);
@@ -267,12 +278,22 @@ async fn a_fast_shutdown_of_the_server_is_not_held_up_by_a_destination_that_is_d
         daemon.wait_until("both ends are connected", |status| status["ready"] == true).await;
         target.stop(Stop::Kill).await;
         // A few rows leave the reader idle; many fill the memory, and it waits for room.
-        db.execute(&format!("INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, {rows}) n")).await;
-        daemon.wait_until("rows were read", |status| status["sources"][0]["events"].as_u64().unwrap() >= 10).await;
+        db.execute(&format!(
+            "INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, {rows}) n"
+        ))
+        .await;
+        daemon
+            .wait_until("rows were read", |status| status["sources"][0]["events"].as_u64().unwrap() >= 10)
+            .await;
         sleep(Duration::from_secs(2)).await;
         let begun = Instant::now();
         server.stop(Stop::Fast).await;
-        assert!(begun.elapsed() < Duration::from_secs(5), "with {rows} rows it took {:?}\n{}", begun.elapsed(), daemon.stderr());
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "with {rows} rows it took {:?}\n{}",
+            begun.elapsed(),
+            daemon.stderr()
+        );
         server.start_again().await;
         target.start_again().await;
         copy.wait_until(&format!("SELECT count(*) = {rows} FROM forebay_events")).await;
@@ -280,4 +301,43 @@ async fn a_fast_shutdown_of_the_server_is_not_held_up_by_a_destination_that_is_d
         assert_eq!(twice, 0);
         daemon.kill().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_server_goes_on_where_the_old_timeline_ended_and_a_lost_end_is_refused() {
+    let mut server = Postgres::start(15, &[]).await;
+    let db = server.database("promoted").await;
+    db.execute("CREATE TABLE orders (id int PRIMARY KEY)").await;
+    let mut reading = Reading::of(&db, "public.orders", "");
+    reading.start().await;
+    db.execute("INSERT INTO orders VALUES (1)").await;
+    reading.exactly(1).await;
+    assert_eq!(reading.daemon.stop().await, 0);
+    db.execute("INSERT INTO orders VALUES (2)").await;
+    server.stop(Stop::Fast).await;
+    std::fs::write(server.server.data_dir().join("standby.signal"), "").unwrap();
+    server.start_again().await;
+    db.wait_until("SELECT pg_promote()").await;
+    db.execute("INSERT INTO orders VALUES (3)").await;
+    reading.start().await;
+    let found = ids(&reading.exactly(3).await);
+    let timelines: Vec<&str> = found.values().map(|id| id.split(':').nth(2).unwrap()).collect();
+    assert_eq!(timelines, ["1", "1", "2"], "a commit keeps the timeline that it was made on: {found:?}");
+    assert_eq!(reading.daemon.stop().await, 0);
+
+    // A position of timeline 1 behind the place where timeline 2 left it: that part of the log was lost.
+    let shown = reading.daemon.command(&["checkpoint", "show", "--json", "-c", "forebay.yaml"]).await;
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let slot = db.name();
+    let system: String = db.value("SELECT system_identifier::text FROM pg_control_system()").await;
+    let lost = format!(
+        r#"{{"v":1,"system":"{system}","timeline":1,"database":"{}","slot":"{slot}","owner":"ab12cd34","lsn":"F/0"}}"#,
+        db.name()
+    );
+    let set =
+        reading.daemon.command(&["checkpoint", "set", "db", &lost, "--yes", "-c", "forebay.yaml"]).await;
+    assert!(set.status.success(), "{}\n{shown}", String::from_utf8_lossy(&set.stderr));
+    let (code, said) = reading.refused().await;
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("a failover lost the end of the log"), "{said}");
 }

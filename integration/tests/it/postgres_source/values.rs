@@ -13,7 +13,10 @@ async fn a_large_value_that_did_not_change_is_named_and_never_faked() {
         let mut reading = Reading::of(&db, "public.t, public.f", "");
         reading.start().await;
         for table in ["t", "f"] {
-            db.execute(&format!("INSERT INTO {table} VALUES (1, 1, repeat('x', 10000)); UPDATE {table} SET n = 2")).await;
+            db.execute(&format!(
+                "INSERT INTO {table} VALUES (1, 1, repeat('x', 10000)); UPDATE {table} SET n = 2"
+            ))
+            .await;
         }
         let events = reading.exactly(4).await;
         assert_eq!(events[1]["unchanged"], serde_json::json!(["body"]));
@@ -92,7 +95,8 @@ async fn excluded_columns_are_absent_and_hashed_ones_can_only_be_compared() {
     let rules = "    columns: {exclude: [public.users.password], hash: [public.users.email], salt: pepper}";
     let mut reading = Reading::of(&db, "public.users", rules);
     reading.start().await;
-    db.execute("INSERT INTO users VALUES (1, 'a@b.c', 'secret1'), (2, 'a@b.c', 'secret2'), (3, NULL, NULL)").await;
+    db.execute("INSERT INTO users VALUES (1, 'a@b.c', 'secret1'), (2, 'a@b.c', 'secret2'), (3, NULL, NULL)")
+        .await;
     let events = reading.exactly(3).await;
     let text = std::fs::read_to_string(reading.daemon.path("out.ndjson")).unwrap();
     assert!(!text.contains("secret") && !text.contains("a@b.c") && !text.contains("password"), "{text}");
