@@ -181,7 +181,7 @@ async fn a_read_only_disk_is_fatal_and_says_what_to_do() {
     let Ok(place) = std::env::var(INSIDE) else {
         return on_a_small_disk("a_read_only_disk_is_fatal_and_says_what_to_do");
     };
-    let remounted = Command::new("mount").args(["-o", "remount,ro", &place]).status().unwrap();
+    let remounted = Command::new("mount").args(["-o", "remount,bind,ro", &place]).status().unwrap();
     assert!(remounted.success());
     let path = format!("{place}/data/out.ndjson");
     let fault = build::<FileDestination>(json!({"path": path})).open().await.unwrap_err();
