@@ -163,7 +163,7 @@ impl Status {
     }
 
     /// The Prometheus text: counters, then what is read at this moment.
-    fn metrics(&self) -> Result<String, std::fmt::Error> {
+    pub(crate) fn metrics(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode_registry(&mut text, &self.telemetry.registry)?;
         let mut gauge = |name: &str, help: &str, samples: Vec<(String, f64)>| -> std::fmt::Result {

@@ -53,6 +53,8 @@ pub mod filter;
 pub mod format;
 pub mod lane;
 pub mod ledger;
+#[cfg(all(test, feature = "postgres", feature = "kafka", feature = "file"))]
+mod manual;
 pub mod pipeline;
 pub mod shutdown;
 pub mod stage;

@@ -78,7 +78,8 @@ impl Launch {
             command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
-        let process = Process::spawn(&mut command, Signal::KILL, None).map_err(failed)?;
+        // when the demo itself is killed, nothing of it is worth keeping
+        let process = Process::spawn(&mut command, Signal::KILL, Some(&self.folder)).map_err(failed)?;
         let (folder, admin_port) = (self.folder.clone(), self.admin_port);
         let mut daemon = Daemon { process, folder, admin_port };
         daemon.ready().await?;
@@ -201,4 +202,23 @@ destinations:
 admin: {{listen: \"127.0.0.1:{admin_port}\"}}
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Environment};
+    use crate::connectors;
+
+    #[test]
+    fn the_configuration_names_what_the_demo_made_and_holds_no_secret() {
+        let text = configuration(9080);
+        let variable = (URL_VARIABLE, "postgres://user:secret@host/database");
+        let environment: Environment = std::iter::once(variable).collect();
+        let settings = config::read(CONFIG, &text, &connectors::registry(), &environment);
+        let settings = settings.unwrap_or_else(|error| panic!("{}", error.render(false)));
+        assert_eq!((settings.sources.len(), settings.destinations.len()), (1, 2));
+        assert!(TABLES.iter().all(|table| text.contains(&format!("{SCHEMA}.{table}"))));
+        assert!(!text.contains("secret"));
+    }
 }

@@ -198,6 +198,7 @@ fn unreachable(error: ConnectError) -> Fault {
         _ => Blame::Outside,
     };
     Fault::fatal("connecting to the demo's database", blame, error)
+        .with_remedy("start the server, or correct `--url`")
 }
 
 fn preparing(error: tokio_postgres::Error) -> Fault {

@@ -10,24 +10,17 @@ use super::run::Outcome;
 use super::screen::Screen;
 use super::shop::TABLES;
 
-/// The lines of a minimal configuration for the reader's own database.
-const GO_ON: &str = "\
-To go on with your own database, which needs `wal_level = logical`, write forebay.yaml:
-
-  sources:
-    shop:
-      type: postgres
-      url: ${DATABASE_URL}
-      tables: [\"public.*\"]
-      snapshot: never
-  destinations:
-    files: {type: file, path: ./events/shop.ndjson}
-
-and then:
-
-  export DATABASE_URL=postgres://user:password@host/database
-  forebay check     # says what is missing, and the SQL that mends it
-  forebay run";
+/// A minimal configuration for the reader's own database.
+const MINIMAL: &str = "\
+sources:
+  shop:
+    type: postgres
+    url: ${DATABASE_URL}
+    tables: [\"public.*\"]
+    snapshot: never
+destinations:
+  files: {type: file, path: ./events/shop.ndjson}
+";
 
 /// Tells it. `place` is the demo's folder, of which the event files are there, and all when it was to be kept.
 pub(super) fn tell(screen: &Screen, outcome: &Outcome, place: &Path, keep: bool) {
@@ -55,7 +48,23 @@ pub(super) fn tell(screen: &Screen, outcome: &Outcome, place: &Path, keep: bool)
             place.join(CONFIG).display()
         ));
     }
-    screen.say(&format!("\n{GO_ON}"));
+    screen.say(&format!("\n{}", go_on()));
+}
+
+/// How to go on, with commands that can be typed as they stand here.
+fn go_on() -> String {
+    let program = std::env::current_exe().map_or("forebay".to_owned(), |path| path.display().to_string());
+    let minimal: String = MINIMAL.lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "To go on with your own database, which needs `wal_level = logical`, write forebay.yaml:
+
+{minimal}
+and then:
+
+  export DATABASE_URL=postgres://user:password@host/database
+  {program} check     # says what is missing, and the SQL that mends it
+  {program} run"
+    )
 }
 
 fn found(said: &Testimony, total: u64) -> String {
@@ -77,6 +86,17 @@ fn found(said: &Testimony, total: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Environment};
+    use crate::connectors;
+
+    #[test]
+    fn the_minimal_configuration_is_one() {
+        let variable = ("DATABASE_URL", "postgres://user:password@host/database");
+        let environment: Environment = std::iter::once(variable).collect();
+        if let Err(error) = config::read("forebay.yaml", MINIMAL, &connectors::registry(), &environment) {
+            panic!("{}", error.render(false));
+        }
+    }
 
     #[test]
     fn lines_that_came_twice_are_counted_and_explained() {
