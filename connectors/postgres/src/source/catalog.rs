@@ -162,7 +162,7 @@ pub(super) struct Facts {
     pub standby: bool,
     /// The role that we are.
     pub role: String,
-    /// Whether that may replicate.
+    /// Whether that may replicate: by its attribute, or on Amazon RDS by membership in a role.
     pub may_replicate: bool,
     /// Whether that may create a publication in this database.
     pub may_create: bool,
@@ -180,7 +180,8 @@ pub(super) struct Facts {
 pub(super) async fn facts(client: &Client) -> Result<Facts, tokio_postgres::Error> {
     let query = "SELECT current_setting('server_version_num')::int4 AS version, current_setting('wal_level') AS wal_level, \
                  pg_is_in_recovery() AS standby, current_user::text AS role, \
-                 (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may_replicate, \
+                 (SELECT rolreplication OR rolsuper OR EXISTS (SELECT FROM pg_roles rds WHERE rds.rolname = 'rds_replication' \
+                     AND pg_has_role(rds.oid, 'MEMBER')) FROM pg_roles WHERE rolname = current_user) AS may_replicate, \
                  has_database_privilege(current_database(), 'CREATE') AS may_create, \
                  (SELECT oid FROM pg_database WHERE datname = current_database()) AS database, \
                  current_setting('max_replication_slots')::int8 - (SELECT count(*) FROM pg_replication_slots) AS slots_left, \
