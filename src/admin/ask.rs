@@ -53,7 +53,7 @@ mod tests {
         let authority = listener.local_addr().unwrap().to_string();
         let (asked, ()) = tokio::join!(get(&authority, "/status"), async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 64]).await.unwrap();
+            assert!(stream.read(&mut [0; 256]).await.unwrap() > 0);
             stream.write_all(b"220 mail.example.com\r\n").await.unwrap();
         });
         assert!(asked.unwrap_err().to_string().contains("does not speak HTTP"));

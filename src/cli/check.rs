@@ -123,14 +123,13 @@ async fn this_machine(settings: &Settings) -> Vec<Section> {
         )
     };
     let data_dir = settings.data_dir.display();
-    let mut findings = Vec::new();
+    let mut findings = vec![writable(&settings.data_dir)];
     match FileStore::find(&settings.data_dir) {
         Ok(Found::Nothing) => findings.push(Finding::good("no checkpoint is stored yet")),
         Ok(Found::Store(_)) => findings.push(Finding::good("the checkpoints can be read")),
         Ok(Found::Held(_)) if running.is_some() => findings.push(runs("the checkpoints open".to_owned())),
         Ok(Found::Held(fault)) | Err(fault) => findings.push(Finding::fault(&fault)),
     }
-    findings.push(writable(&settings.data_dir));
     let listen = settings.admin.listen;
     let port = match tokio::net::TcpListener::bind(listen).await {
         Ok(_) => Finding::good(format!("`{listen}` is free")),

@@ -8,7 +8,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use clap::{Args, Subcommand};
 use forebay_api::registry::SourceEntry;
 use forebay_api::{Blame, Fault, Registry};
-use serde_json::json;
+use serde_json::{Map, Value};
 
 use super::config_file::ConfigOption;
 use super::run::unknown_source;
@@ -100,7 +100,9 @@ impl Show {
             Found::Held(fault) => of_daemon(&settings, fault).await?,
         };
         if self.json {
-            return print(&format!("{:#}\n", json!(positions)));
+            let positions: Map<_, _> =
+                positions.into_iter().map(|(key, text)| (key, as_json(text))).collect();
+            return print(&format!("{:#}\n", Value::from(positions)));
         }
         if positions.is_empty() {
             return print(&format!("no checkpoint is stored in `{}` yet\n", settings.data_dir.display()));
@@ -160,8 +162,7 @@ impl Reset {
 fn load(config: &ConfigOption, registry: &Registry) -> Result<Settings, Failure> {
     match config.load_if_any(registry)? {
         Some(settings) => Ok(settings),
-        // there is no path, and this says so
-        None => Err(config.path().err().expect("no file was found")),
+        None => Err(config.path().expect_err("no file was found")),
     }
 }
 
@@ -187,6 +188,11 @@ async fn of_daemon(settings: &Settings, held: Fault) -> Result<BTreeMap<String, 
     let stored =
         seen.sources.into_iter().filter_map(|source| Some((source.name, source.checkpoint.position()?)));
     Ok(stored.collect())
+}
+
+/// A position is opaque; where it is JSON, it is shown as such, as `/status` does.
+fn as_json(position: String) -> Value {
+    serde_json::from_str(&position).unwrap_or(Value::String(position))
 }
 
 /// Asks for a yes, on stderr, where somebody is there to give it.

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use annotate_snippets::{Group, Level, Renderer};
 use clap::{ArgAction, Args, ValueEnum};
 use forebay_api::{Blame, Fault};
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -54,7 +54,9 @@ enum LogForm {
 pub(super) struct Console {
     form: LogForm,
     colour: bool,
-    /// The line of progress; hidden where nobody looks.
+    /// Whether somebody looks who wants to see progress.
+    watched: bool,
+    /// The line of progress; hidden until [`Console::show_progress`].
     pub(super) bar: ProgressBar,
 }
 
@@ -62,16 +64,22 @@ impl Console {
     /// Looks at what stderr is.
     pub(super) fn new(options: &LogOptions) -> Console {
         let terminal = io::stderr().is_terminal() && options.log == LogForm::Text;
-        let target = if terminal && !options.quiet {
-            ProgressDrawTarget::stderr_with_hz(DRAWS)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
         Console {
             form: options.log,
             colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-            bar: ProgressBar::with_draw_target(None, target),
+            watched: terminal && !options.quiet,
+            bar: ProgressBar::hidden(),
         }
+    }
+
+    /// The line of progress, shown from here on where somebody looks.
+    pub(super) fn show_progress(&self) -> ProgressBar {
+        if self.watched {
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+            self.bar.set_style(style.expect("the template is right"));
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS));
+        }
+        self.bar.clone()
     }
 
     /// From here on everything that is logged goes to stderr. A daemon tells what it does, another command only what

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar};
 use tokio::time::Instant;
 
 use crate::admin::{SourceStatus, Status};
@@ -18,7 +18,6 @@ pub(super) async fn show(status: Arc<Status>, bar: ProgressBar) -> Infallible {
     if bar.is_hidden() {
         return std::future::pending().await;
     }
-    bar.set_style(ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is right"));
     let mut before = vec![0; status.sources.len()];
     let mut read = Instant::now();
     loop {

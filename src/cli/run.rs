@@ -76,7 +76,7 @@ impl Run {
             "forebay starts"
         );
         let daemon = Daemon::build(&settings, &registry)?;
-        until_ended(daemon, settings.shutdown.grace.as_duration(), console.bar.clone()).await
+        until_ended(daemon, settings.shutdown.grace.as_duration(), console.show_progress()).await
     }
 }
 

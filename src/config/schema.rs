@@ -33,7 +33,7 @@ pub fn schema(registry: &Registry) -> Value {
     }
     define::<SourceSettings>("source", &sources, &mut definitions);
     define::<DestinationSettings>("destination", &destinations, &mut definitions);
-    json!({
+    let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of Forebay",
         "type": "object",
@@ -41,7 +41,9 @@ pub fn schema(registry: &Registry) -> Value {
         "required": ["sources", "destinations"],
         "additionalProperties": false,
         "$defs": definitions,
-    })
+    });
+    unwrap_descriptions(&mut schema);
+    schema
 }
 
 /// The keys that all sources, or all destinations, have: those that a connector does not see.
@@ -131,6 +133,22 @@ fn move_references(schema: &mut Value, place: &str) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| move_references(item, place)),
+        _ => {}
+    }
+}
+
+/// Descriptions come from comments that are broken into lines; editors break them where it suits them.
+fn unwrap_descriptions(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(text) if key == "description" => *text = text.replace('\n', " "),
+                    value => unwrap_descriptions(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_descriptions),
         _ => {}
     }
 }

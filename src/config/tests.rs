@@ -16,6 +16,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+#[cfg(feature = "default")]
+mod shipped;
+
 use super::{CheckpointKind, Environment, Settings, check_offline, load, read, schema};
 use crate::format::Format;
 

@@ -1,0 +1,106 @@
+//! The files in `config/`, which are for people and editors: true to what this build takes, and complete.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::super::document::Document;
+use super::super::{Environment, read, schema};
+use crate::connectors::registry;
+
+fn shipped(name: &str) -> (PathBuf, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    let text = fs::read_to_string(&path).unwrap();
+    (path, text)
+}
+
+#[test]
+fn the_schema_for_editors_is_that_of_this_build() {
+    let (path, written) = shipped("schema.json");
+    let fresh = format!("{:#}\n", schema(&registry()));
+    assert!(
+        written == fresh,
+        "`{}` is not what the options are; renew it: `cargo run -- schema config > config/schema.json`",
+        path.display()
+    );
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let (_, text) = shipped("example.yaml");
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&secret, "secret\n").unwrap();
+    let text = text.replace("/run/secrets/billing}", &format!("{}}}", secret.path().display()));
+    let url = "postgres://forebay@db.internal/shop";
+    let environment: Environment =
+        [("DATABASE_URL", url), ("COPY_URL", url), ("FOREBAY_SALT", "salt"), ("KAFKA_PASSWORD", "secret")]
+            .into_iter()
+            .collect();
+    let settings = read("example.yaml", &text, &registry(), &environment);
+    let settings = settings.unwrap_or_else(|error| panic!("{}", error.render(false)));
+    assert_eq!((settings.sources.len(), settings.destinations.len()), (2, 5));
+}
+
+#[test]
+fn the_example_has_every_option_and_every_type() {
+    let (_, text) = shipped("example.yaml");
+    let schema = schema(&registry());
+    let mut known = BTreeSet::new();
+    options(&schema, &schema, "", &mut known);
+    let (document, problems) = Document::parse("example.yaml", &text).unwrap();
+    assert!(problems.is_empty());
+    let mut given = BTreeSet::new();
+    keys(&document.tree, "", &mut given);
+    // one that excludes another can only stand in a comment
+    let shown = |(_, key): &&(String, String)| text.contains(&format!("\n      # {key}: "));
+    let lacking: Vec<_> = known.difference(&given).filter(|option| !shown(option)).collect();
+    assert!(lacking.is_empty(), "`config/example.yaml` lacks (inside of, option): {lacking:?}");
+    let types = |section: &str| {
+        let entries = document.tree[section].as_object().unwrap().values();
+        entries.map(|entry| entry["type"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    let registry = registry();
+    assert_eq!(types("sources"), registry.sources().keys().map(ToString::to_string).collect());
+    assert_eq!(types("destinations"), registry.destinations().keys().map(ToString::to_string).collect());
+}
+
+/// Every option of a schema, with the option that it stands in.
+fn options(root: &Value, schema: &Value, inside: &str, found: &mut BTreeSet<(String, String)>) {
+    let Some(schema) = schema.as_object() else { return };
+    for (keyword, value) in schema {
+        match (keyword.as_str(), value) {
+            ("$ref", Value::String(target)) => {
+                options(root, root.pointer(&target[1..]).unwrap(), inside, found);
+            }
+            ("properties", Value::Object(properties)) => {
+                for (key, schema) in properties {
+                    found.insert((inside.to_owned(), key.clone()));
+                    options(root, schema, key, found);
+                }
+            }
+            ("allOf" | "anyOf" | "oneOf", Value::Array(branches)) => {
+                branches.iter().for_each(|branch| options(root, branch, inside, found));
+            }
+            ("then" | "items" | "additionalProperties", schema) => options(root, schema, inside, found),
+            _ => {}
+        }
+    }
+}
+
+/// Every key of a document, with the key that it stands in. The names of sources and destinations are no options.
+fn keys(value: &Value, inside: &str, found: &mut BTreeSet<(String, String)>) {
+    let Some(map) = value.as_object() else { return };
+    for (key, value) in map {
+        if ["sources", "destinations"].contains(&inside) {
+            for (key, value) in value.as_object().unwrap() {
+                found.insert((inside.to_owned(), key.clone()));
+                keys(value, key, found);
+            }
+        } else {
+            found.insert((inside.to_owned(), key.clone()));
+            keys(value, key, found);
+        }
+    }
+}
