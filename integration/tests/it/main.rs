@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "each function of this crate is a test or part of one")]
 
 mod checker;
+mod cli;
 mod postgres_destination;
 mod postgres_wire;
 mod proxy;
