@@ -196,7 +196,10 @@ impl Daemon {
                 shutdown.stop.cancel();
                 continue;
             }
-            error!(error = %fault, remedy = fault.remedy(), "stopping: a fault that another attempt cannot mend");
+            // The first one is returned, which is soon where no other source has to drain.
+            if !running.is_empty() || result.is_err() {
+                error!(error = %fault, remedy = fault.remedy(), "a source has ended by a fault; all others stop");
+            }
             shutdown.stop.cancel();
             if result.is_ok() {
                 result = Err(fault);

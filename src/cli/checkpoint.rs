@@ -50,8 +50,9 @@ struct Show {
 
 /// Let a source resume at another position
 ///
-/// Going back lets events come again, which have the same ids. Going forward loses what lies between. The daemon
-/// must be stopped.
+/// Going forward skips what lies between, which is lost. Going back lets events come again with the same ids where
+/// the source still has them; PostgreSQL keeps none from before what was confirmed, and the start then says so. The
+/// daemon must be stopped.
 #[derive(Debug, Args)]
 struct Set {
     /// The source
