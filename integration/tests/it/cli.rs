@@ -152,8 +152,8 @@ async fn a_server_that_is_down_ends_with_69_once_the_start_has_waited_for_it() {
 async fn with_json_every_line_on_stderr_is_an_object_also_the_last() {
     let mut daemon = Daemon::new(PROGRAM, NOWHERE);
     let failed = daemon.command(&["run", "--log", "json"]).await;
-    let last =
-        stderr(&failed).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).last().unwrap();
+    let lines: Vec<Value> = stderr(&failed).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
     assert_eq!(last["level"], "ERROR");
     assert!(last["remedy"].is_string(), "{last}");
     daemon.set_env("FOREBAY_LOG", "off");
