@@ -25,7 +25,8 @@ fn read(path: impl AsRef<Path>) -> String {
 
 /// The pages for people.
 fn pages() -> Vec<PathBuf> {
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs = fs::read_dir(root().join("docs")).expect("the folder is there");
+    let docs = docs.map(|entry| entry.expect("the folder can be read").path());
     let tops = ["README.md", "CHANGELOG.md"].map(|name| root().join(name));
     tops.into_iter().chain(docs.filter(|path| path.extension().is_some_and(|ext| ext == "md"))).collect()
 }
@@ -99,7 +100,7 @@ fn yaml_blocks(text: &str) -> Vec<String> {
 
 /// The configuration in a ConfigMap, which is indented.
 fn config_map(text: &str) -> String {
-    let (_, inside) = text.split_once("  forebay.yaml: |\n").unwrap();
+    let (_, inside) = text.split_once("  forebay.yaml: |\n").expect("the ConfigMap has that key");
     let lines = inside.lines().map_while(|line| line.strip_prefix("    "));
     lines.map(|line| format!("{line}\n")).collect()
 }

@@ -4,6 +4,7 @@
 //! sees: `/ready`, `/status`, its log and its exit code.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -67,10 +68,13 @@ impl Launch {
     /// Starts the daemon and returns when it is ready: its slot is there, and all destinations are reachable.
     pub(super) async fn start(&self) -> Result<Daemon, Fault> {
         let failed = |error| Fault::fatal("starting the daemon", Blame::Outside, error);
-        let program = std::env::current_exe().map_err(failed)?;
         let log = File::options().create(true).append(true).open(self.folder.join(LOG)).map_err(failed)?;
-        let mut command = Command::new(program);
-        command.args(["run", "--config", CONFIG]).current_dir(&self.folder).env(URL_VARIABLE, &self.url);
+        let mut command = Command::new(this_program().map_err(failed)?);
+        command
+            .arg0("forebay")
+            .args(["run", "--config", CONFIG])
+            .current_dir(&self.folder)
+            .env(URL_VARIABLE, &self.url);
         // what overrides the user's own configuration is not meant for this one
         let overrides =
             std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"FOREBAY__"));
@@ -168,6 +172,12 @@ impl Daemon {
     async fn ask(&self, path: &str) -> Option<(u16, String)> {
         ask::get(&format!("127.0.0.1:{}", self.admin_port), path).await.ok()
     }
+}
+
+/// The program that runs, also when its file was replaced meanwhile.
+fn this_program() -> std::io::Result<PathBuf> {
+    let ours = PathBuf::from("/proc/self/exe");
+    if ours.exists() { Ok(ours) } else { std::env::current_exe() }
 }
 
 /// What the daemon is told, as a user would write it.

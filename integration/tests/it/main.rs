@@ -4,6 +4,7 @@
 
 mod checker;
 mod cli;
+mod demo;
 mod postgres_destination;
 mod postgres_wire;
 mod proxy;
