@@ -67,7 +67,8 @@ pub(super) fn judge(files: &Testimony, table: &Testimony) -> Result<(), Fault> {
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(Fault::fatal("proving that nothing was lost", Blame::Defect, wrong.join("\n")))
+    Err(Fault::fatal("proving that nothing was lost", Blame::Defect, wrong.join("\n"))
+        .with_remedy("report this; with `--keep` the files and the log stay"))
 }
 
 fn unreadable(error: tokio_postgres::Error) -> Fault {
