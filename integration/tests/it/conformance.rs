@@ -3,3 +3,4 @@
 mod file;
 mod kafka;
 mod postgres;
+mod postgres_source;

@@ -43,8 +43,8 @@ const BUDGET: usize = 16 << 20;
 pub(super) struct Given {
     /// What the source gave.
     pub(super) position: Position,
-    /// The highest number sent by then.
-    pub(super) covers: u64,
+    /// The highest number sent by then; `None` before the first.
+    pub(super) covers: Option<u64>,
     /// Whether it came without events.
     pub(super) idle: bool,
 }
@@ -76,7 +76,8 @@ struct Run {
     /// The source's task; dropped with it.
     task: JoinSet<(Box<dyn Source>, Result<(), Fault>)>,
     inlet: Inlet,
-    committed: watch::Sender<Option<Position>>,
+    /// Dropped when the generation has ended, which a source that stops may wait for.
+    committed: Option<watch::Sender<Option<Position>>>,
     stop: CancellationToken,
     report: Report,
     /// Sends that the pipeline has not settled yet; `None`: each is settled as it comes.
@@ -207,7 +208,8 @@ impl<'r> Reader<'r> {
             (source, result)
         });
         self.given.clear();
-        let covered = self.stored.as_ref().map(|given| given.covers);
+        let covered = self.stored.as_ref().and_then(|given| given.covers);
+        let committed = Some(committed);
         let (stream, mark, number, unsettled) = (None, None, None, None);
         self.run =
             Some(Run { task, inlet, committed, stop, report, unsettled, stream, mark, number, covered });
@@ -251,7 +253,9 @@ impl<'r> Reader<'r> {
     /// Stores a position and tells the source so.
     pub(super) fn commit(&mut self, given: &Given) {
         self.stored = Some(given.clone());
-        self.running().committed.send_replace(Some(given.position.clone()));
+        if let Some(committed) = &self.running().committed {
+            committed.send_replace(Some(given.position.clone()));
+        }
     }
 
     /// Gives back no memory until [`Reader::settle`]: destinations are slow.
@@ -272,7 +276,7 @@ impl<'r> Reader<'r> {
     /// Takes the pipeline's end of the outlet away; whether the run ends within [`STOP_WITHIN`].
     pub(super) async fn close_outlet(mut self) -> bool {
         let mut run = self.run.take().expect("a run was started");
-        drop(run.inlet);
+        drop((run.inlet, run.committed));
         timeout(STOP_WITHIN, run.task.join_next()).await.is_ok()
     }
 
@@ -282,6 +286,8 @@ impl<'r> Reader<'r> {
 
     /// What became of a run whose outlet is gone. Cancel-safe.
     async fn ended(&mut self) -> Result<(Box<dyn Source>, Result<(), Fault>), Failure> {
+        // All that was sent is settled, so the generation is at its end.
+        self.running().committed = None;
         let ended = self.running().task.join_next().await.expect("one task was spawned");
         self.run = None;
         ended.map_err(|died| Failure::Broken(format!("a run died: {died}")))
@@ -295,8 +301,8 @@ impl<'r> Reader<'r> {
         if let Some(unsettled) = &mut self.running().unsettled {
             unsettled.push(claim);
         }
-        let covers = self.running().number.or(self.running().covered);
-        if let (Some(position), Some(covers)) = (position, covers) {
+        if let Some(position) = position {
+            let covers = self.reached();
             let given = Given { position, covers, idle: chunk.rows.is_empty() };
             if self.stores {
                 self.commit(&given);
