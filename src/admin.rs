@@ -35,8 +35,8 @@ pub struct Status {
     pub environment: String,
     /// When it started.
     pub started: Instant,
-    /// Memory of events between sources and destinations.
-    pub budget: Budget,
+    /// Memory of events between each source and its destinations.
+    pub budgets: Vec<Budget>,
     /// The sources, in the order of the configuration.
     pub sources: Vec<SourceStatus>,
     /// Counters.
@@ -122,6 +122,12 @@ impl Status {
         why
     }
 
+    /// Bytes of events between sources and destinations: those there are, and those there may be.
+    fn memory(&self) -> (usize, usize) {
+        let sum = |of: fn(&Budget) -> usize| self.budgets.iter().map(of).sum();
+        (sum(Budget::used), sum(Budget::limit))
+    }
+
     /// Says of every loop that it turns: while the start waits for something, none of them runs yet.
     pub fn turned(&self) {
         for source in &self.sources {
@@ -141,7 +147,7 @@ impl Status {
             "live": self.stuck().is_empty(),
             "ready": self.not_ready().is_empty(),
             "problems": self.problems(),
-            "memory": {"used_bytes": self.budget.used(), "budget_bytes": self.budget.limit()},
+            "memory": {"used_bytes": self.memory().0, "budget_bytes": self.memory().1},
             "sources": self.sources.iter().map(SourceStatus::to_json).collect::<Vec<_>>(),
         })
     }
@@ -152,7 +158,7 @@ impl Status {
         for source in &self.sources {
             for lane in source.destinations.iter().filter(|lane| !lane.required) {
                 let details = lane.report.details();
-                if let Some(why) = details.get("stopped") {
+                if let Some(why) = details.get(crate::lane::STOPPED) {
                     problems.push(format!("best-effort destination `{}` has stopped: {why}", lane.name));
                 } else if !lane.report.connected() {
                     problems.push(format!("best-effort destination `{}` is not reachable", lane.name));
@@ -203,12 +209,12 @@ impl Status {
             gauge(
                 "memory_used_bytes",
                 "Bytes of events between sources and destinations",
-                plain(self.budget.used() as f64),
+                plain(self.memory().0 as f64),
             )?;
             gauge(
                 "memory_budget_bytes",
                 "Bytes of events that may be there",
-                plain(self.budget.limit() as f64),
+                plain(self.memory().1 as f64),
             )?;
         }
         let build = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));

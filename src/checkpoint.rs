@@ -59,6 +59,9 @@ pub enum SaveError {
         /// The lease that this store was opened with.
         ours: u64,
     },
+    /// The source made a position that is not text, which this store does not keep.
+    #[error("the source's position is not text")]
+    NotText,
     /// It may work another time.
     #[error("the checkpoint could not be written")]
     Io(#[source] Box<dyn Error + Send + Sync>),
@@ -175,8 +178,7 @@ impl CheckpointStore for FileStore {
 
     async fn save(&self, key: &str, checkpoint: &Checkpoint) -> Result<(), SaveError> {
         let stored = Stored {
-            position: String::from_utf8(checkpoint.position.0.to_vec())
-                .map_err(|error| SaveError::Io(error.into()))?,
+            position: String::from_utf8(checkpoint.position.0.to_vec()).map_err(|_| SaveError::NotText)?,
             owed: checkpoint.owed.clone(),
             saved: crate::dead_letters::now_micros(),
         };

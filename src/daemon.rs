@@ -36,6 +36,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long opening one destination may take before it counts as failed.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a destination may take to close at the end; what it accepted is durable already.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
 /// A required destination that is not there at the start is looked for this often.
 const STARTUP_RETRY: Retry =
     Retry { initial: Duration::from_millis(200), max: Duration::from_secs(2), attempts: NonZeroU32::MAX };
@@ -67,6 +70,8 @@ struct Opened {
     name: Arc<str>,
     required: bool,
     destination: Arc<dyn Destination>,
+    /// One for all its lanes, since they share a folder and a cap.
+    dead_letters: Arc<DeadLetters>,
 }
 
 impl Daemon {
@@ -98,8 +103,9 @@ impl Daemon {
         dry_run: bool,
     ) -> Result<Daemon, Fault> {
         let telemetry = Arc::new(Telemetry::default());
-        let budget_bytes = settings.limits.memory_budget().as_usize();
-        let budget = Budget::new(budget_bytes);
+        // Each source has a share of its own: one whose destination is down must not take the memory of the others.
+        let budget_bytes = settings.limits.memory_budget().as_usize() / settings.sources.len().max(1);
+        let mut budgets = Vec::new();
         let destinations = settings
             .destinations
             .iter()
@@ -108,6 +114,11 @@ impl Daemon {
                     name: destination.name.as_str().into(),
                     required: destination.required,
                     destination: build_destination(destination, settings, registry)?,
+                    dead_letters: Arc::new(DeadLetters::new(
+                        &settings.data_dir,
+                        &destination.name,
+                        destination.dead_letters.max_bytes.get(),
+                    )),
                 })
             })
             .collect::<Result<Vec<_>, Fault>>()?;
@@ -115,6 +126,8 @@ impl Daemon {
         let mut sources = Vec::new();
         for source in &settings.sources {
             let plans = plan_lanes(source, settings, &destinations, &telemetry, budget_bytes)?;
+            let budget = Budget::new(budget_bytes);
+            budgets.push(budget.clone());
             let reports = PipelineReports::default();
             let figures = telemetry.source(&source.name);
             let stored = Arc::default();
@@ -133,7 +146,7 @@ impl Daemon {
                 lanes: plans,
                 instance: (settings.name.clone(), settings.environment.clone()),
                 store: store.clone(),
-                budget: budget.clone(),
+                budget,
                 drain: settings.shutdown.grace.as_duration(),
                 figures,
                 reports,
@@ -145,7 +158,7 @@ impl Daemon {
             name: settings.name.clone(),
             environment: settings.environment.clone(),
             started: Instant::now(),
-            budget,
+            budgets,
             sources,
             telemetry,
             ready_max_lag: settings.admin.ready_max_lag.map(|lag| lag.as_duration()),
@@ -207,9 +220,16 @@ impl Daemon {
         }
         notifier.abort();
         for opened in &self.destinations {
-            if let Err(fault) = opened.destination.close().await {
-                warn!(destination = %opened.name, error = %fault, "destination did not close in order");
-            }
+            let closed = tokio::select! {
+                closed = tokio::time::timeout(CLOSE_LIMIT, opened.destination.close()) => closed,
+                () = shutdown.abort.cancelled() => break,
+            };
+            let why = match closed {
+                Ok(Ok(())) => continue,
+                Ok(Err(fault)) => fault.to_string(),
+                Err(_) => format!("no answer within {CLOSE_LIMIT:?}"),
+            };
+            warn!(destination = %opened.name, error = why, "destination did not close in order");
         }
         result
     }
@@ -298,11 +318,7 @@ fn plan_lanes(
             },
             destination: opened.destination.clone(),
             filter: filter_of(destination)?,
-            dead_letters: Arc::new(DeadLetters::new(
-                &settings.data_dir,
-                &destination.name,
-                destination.dead_letters.max_bytes.get(),
-            )),
+            dead_letters: opened.dead_letters.clone(),
             queue_bytes: budget_bytes / BEST_EFFORT_SHARE,
             figures: telemetry.lane(&source.name, &destination.name),
             report: Report::default(),

@@ -148,8 +148,11 @@ impl DeadLetters {
             return Err(error);
         }
         open.known.extend(new);
-        if open.synced >= FILE_BYTES {
-            open.begin_file(&self.folder)?;
+        if open.synced >= FILE_BYTES
+            && let Err(error) = open.begin_file(&self.folder)
+        {
+            // The letters are stored; the file only grows further until the next time.
+            warn!(destination = self.destination, error = %error, "no new dead letter file could be begun");
         }
         Ok(Buried::Stored)
     }
@@ -167,11 +170,16 @@ impl DeadLetters {
 impl Open {
     fn new(folder: &Path) -> io::Result<Open> {
         fs::create_dir_all(folder)?;
+        for parent in folder.ancestors().skip(1).take(2) {
+            File::open(parent)?.sync_all()?;
+        }
         let (mut known, mut bytes, mut number) = (HashSet::new(), 0, 0);
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let Some(n) = file_number(&path) else { continue };
             number = number.max(n);
+            // What is read may be in the page cache alone: a daemon that was killed before its sync wrote it.
+            File::open(&path)?.sync_all()?;
             bytes += read_ids(&path, &mut known)?;
         }
         let file = create(folder, number + 1)?;

@@ -12,7 +12,7 @@
 
 mod join;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -32,6 +32,9 @@ pub use self::join::{BatchLimits, Group, Joiner, Queued};
 use crate::dead_letters::{Buried, DeadLetters, Letter};
 use crate::ledger::Ledger;
 use crate::telemetry::LaneFigures;
+
+/// The detail of `/status` that says why a best-effort lane was given up.
+pub(crate) const STOPPED: &str = "stopped";
 
 /// How often a loop that waits says that it turns.
 pub(crate) const TURN: Duration = Duration::from_secs(2);
@@ -104,6 +107,8 @@ pub struct Lane {
     pub draining: CancellationToken,
     /// The sends and the number of records of each group that has left the queue and is not settled, in order.
     pub under_way: VecDeque<(Vec<u64>, usize)>,
+    /// Of the records under way, those whose dead letter is stored.
+    pub buried: usize,
 }
 
 /// What came of one attempt.
@@ -114,13 +119,11 @@ struct Outcome {
 
 type Attempt = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// A stream that the destination was asked about: records up to the mark are there.
-type Held = (Arc<StreamId>, Option<Mark>);
-
 impl Lane {
     /// Delivers until the queue is closed and empty. A fault is returned when it is fatal and the lane is required;
     /// a best-effort lane that fails for good goes on counting what it drops.
     pub async fn run(mut self) -> Result<(), Fault> {
+        self.report.forget(STOPPED);
         let overdue = overdue(self.settings.required, self.draining.clone());
         let result = tokio::select! {
             result = self.deliver_all() => result,
@@ -135,10 +138,12 @@ impl Lane {
             source = %self.settings.source, destination = %self.settings.destination, error = %fault,
             remedy = fault.remedy(), "best-effort destination given up; its records are dropped and counted from here on"
         );
-        self.report.detail("stopped", fault.to_string());
+        self.report.detail(STOPPED, fault.to_string());
         for (settles, records) in std::mem::take(&mut self.under_way) {
             // Some of them may have arrived; nobody said so.
-            self.figures.dropped.inc_by(records as u64);
+            let buried = self.buried.min(records);
+            self.buried -= buried;
+            self.figures.dropped.inc_by((records - buried) as u64);
             self.figures.queue_records.dec_by(i64::try_from(records).unwrap_or(i64::MAX));
             self.settle(&settles);
         }
@@ -158,7 +163,7 @@ impl Lane {
     async fn deliver_all(&mut self) -> Result<(), Fault> {
         let most = self.destination.max_in_flight().get();
         let mut running: FuturesOrdered<Attempt> = FuturesOrdered::new();
-        let mut held: Option<Held> = None;
+        let mut held: HashMap<Arc<StreamId>, Option<Mark>> = HashMap::new();
         let mut ended = false;
         let mut tick = tokio::time::interval(TURN);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -168,7 +173,7 @@ impl Lane {
                 // Outcomes come in the order of the deliveries, whatever order they end in.
                 Some(outcome) = running.next(), if !running.is_empty() => {
                     if let Some(failed) = self.conclude(outcome).await? {
-                        held = None;
+                        held.clear();
                         self.recover(failed, &mut running).await?;
                     }
                 }
@@ -177,14 +182,17 @@ impl Lane {
                     Some(mut group) => {
                         self.under_way.push_back((group.settles.clone(), group.records_len()));
                         let stream = stream_of(&group);
-                        if held.as_ref().is_none_or(|(known, _)| *known != stream) {
-                            if !running.is_empty() {
-                                // Marks of two streams do not compare, so the old stream's deliveries end first.
+                        let mark = match held.get(&stream) {
+                            Some(mark) => *mark,
+                            None => {
+                                // Nothing is under way while the destination is asked, which may take long.
                                 self.settle_running(&mut running).await?;
+                                let mark = self.prepare(&stream).await?;
+                                held.insert(stream, mark);
+                                mark
                             }
-                            held = Some((stream.clone(), self.prepare(&stream).await?));
-                        }
-                        strike_off(&mut group, held.as_ref().and_then(|(_, mark)| *mark));
+                        };
+                        strike_off(&mut group, mark);
                         running.push_back(self.attempt(group));
                     }
                 },
@@ -341,6 +349,7 @@ impl Lane {
         loop {
             let fault = match self.reopen(stream).await {
                 Ok(mark) => {
+                    self.report.set_connected(true);
                     if attempts > 0 {
                         info!(source = %self.settings.source, destination = %self.settings.destination, "destination is reachable");
                     }
@@ -368,9 +377,7 @@ impl Lane {
             destination.held(stream).await
         };
         let result = self.turning(tokio::time::timeout(timeout, open)).await;
-        let mark = result.unwrap_or_else(|_| Err(timed_out("opening the destination", timeout)))?;
-        self.report.set_connected(true);
-        Ok(mark)
+        result.unwrap_or_else(|_| Err(timed_out("opening the destination", timeout)))
     }
 
     /// One attempt, as a future that owns all it needs. What is settled when it ends, even by the timeout, is kept.
@@ -378,7 +385,7 @@ impl Lane {
         let destination = self.destination.clone();
         let (format, timeout, duration) =
             (self.settings.format, self.settings.timeout, self.figures.duration.clone());
-        let name = self.settings.destination.clone();
+        let (name, report) = (self.settings.destination.clone(), self.report.clone());
         Box::pin(async move {
             group.attempts += 1;
             if group.progress.open() == 0 {
@@ -391,7 +398,7 @@ impl Lane {
                 let attempt = tokio::time::timeout(timeout, destination.deliver(delivery)).await;
                 attempt.unwrap_or_else(|_| Err(timed_out("delivering", timeout)))
             } else {
-                warn_when_slow(destination.deliver(delivery), &name, timeout).await
+                warn_when_slow(destination.deliver(delivery), &name, timeout, &report).await
             };
             // A delivery gives back when it is dropped, so this waits only while the destination keeps it.
             group.progress = back.await.expect("a delivery gives back what it settled when it is dropped");
@@ -429,6 +436,7 @@ impl Lane {
                     warn!(destination = %self.settings.destination, error = %fault, records = count, "dead letters dropped");
                     self.figures.dropped.inc_by(count as u64);
                     group.buried += count;
+                    self.buried += count;
                     return Ok(());
                 }
                 Err(fault) if fault.is_retryable() => {
@@ -444,6 +452,7 @@ impl Lane {
         step!("buried");
         self.figures.dead_lettered.inc_by(count as u64);
         group.buried += count;
+        self.buried += count;
         Ok(())
     }
 
@@ -472,8 +481,13 @@ impl Lane {
         self.figures.queue_records.dec_by(i64::try_from(group.records_len()).unwrap_or(i64::MAX));
         let bytes: usize = group.records(self.settings.format).map(|(_, record)| record.body().len()).sum();
         self.figures.queue_bytes.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
-        let (settles, records) = self.under_way.pop_front().expect("a group leaves after it has left the queue");
-        assert!(settles == group.settles && records == group.records_len(), "groups are settled in their order");
+        let (settles, records) =
+            self.under_way.pop_front().expect("a group leaves after it has left the queue");
+        assert!(
+            settles == group.settles && records == group.records_len(),
+            "groups are settled in their order"
+        );
+        self.buried -= group.buried;
         self.settle(&settles);
     }
 
@@ -514,7 +528,10 @@ async fn overdue(required: bool, draining: CancellationToken) -> Fault {
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(BEST_EFFORT_DRAIN).await;
-    Fault::retryable("draining", format!("what was queued was not taken within {BEST_EFFORT_DRAIN:?} of the end"))
+    Fault::retryable(
+        "draining",
+        format!("what was queued was not taken within {BEST_EFFORT_DRAIN:?} of the end"),
+    )
 }
 
 fn stream_of(group: &Group) -> Arc<StreamId> {
@@ -539,7 +556,12 @@ fn timed_out(doing: &str, after: Duration) -> Fault {
 }
 
 /// For a destination whose client keeps what it was given: a second attempt would overtake, so this only warns.
-async fn warn_when_slow<F>(deliver: F, destination: &str, after: Duration) -> Result<(), Fault>
+async fn warn_when_slow<F>(
+    deliver: F,
+    destination: &str,
+    after: Duration,
+    report: &Report,
+) -> Result<(), Fault>
 where
     F: Future<Output = Result<(), Fault>>,
 {
@@ -547,7 +569,10 @@ where
     loop {
         match tokio::time::timeout(after, deliver.as_mut()).await {
             Ok(result) => return result,
-            Err(_) => warn!(destination, waited_s = after.as_secs(), "no acknowledgement yet; still waiting"),
+            Err(_) => {
+                report.set_connected(false);
+                warn!(destination, waited_s = after.as_secs(), "no acknowledgement yet; still waiting");
+            }
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use forebay_api::{Claim, Position};
+use forebay_api::{Claim, Position, outlet};
 
 /// The destinations that a send awaits, by their index in the pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +45,9 @@ impl DestinationSet {
 struct Entry {
     awaiting: DestinationSet,
     position: Option<Position>,
-    /// Held until the send is settled: its bytes are given back then, not when the position leaves.
-    claim: Option<Claim>,
+    /// Most of its bytes are given back when the send is settled. What an entry itself costs is held until it leaves,
+    /// so that the memory budget bounds the ledger too.
+    claim: Claim,
 }
 
 /// See the module.
@@ -66,13 +67,11 @@ impl Ledger {
     /// records. A send that awaits nobody (a heartbeat, or all its events filtered) merges with the one before it.
     pub fn open(&mut self, awaiting: DestinationSet, courtesy: &[(usize, u64)], mut claim: Claim) -> u64 {
         let position = claim.position.take();
-        let claim = if awaiting.is_empty() {
+        if awaiting.is_empty() {
             claim.fulfil();
-            None
-        } else {
-            Some(claim)
-        };
-        if claim.is_none() && courtesy.is_empty() {
+            claim.permit.keep(outlet::MIN_WEIGHT);
+        }
+        if awaiting.is_empty() && courtesy.is_empty() {
             match self.entries.back_mut() {
                 Some(back) => back.position = position.or(back.position.take()),
                 None => self.ready = position.or(self.ready.take()),
@@ -103,10 +102,9 @@ impl Ledger {
             entry.awaiting.remove(destination),
             "send {seq} is settled once by destination {destination}"
         );
-        if entry.awaiting.is_empty()
-            && let Some(mut claim) = entry.claim.take()
-        {
-            claim.fulfil();
+        if entry.awaiting.is_empty() {
+            entry.claim.fulfil();
+            entry.claim.permit.keep(outlet::MIN_WEIGHT);
         }
     }
 
@@ -145,8 +143,11 @@ mod tests {
 
     use super::*;
 
+    /// What each send of these tests weighs.
+    const WEIGHT: usize = 10 * outlet::MIN_WEIGHT;
+
     fn permit(budget: &Budget) -> Permit {
-        budget.try_take(1).expect("the budget is large")
+        budget.try_take(WEIGHT).expect("the budget is large")
     }
 
     fn claim(budget: &Budget, position: Option<u8>) -> Claim {
@@ -271,7 +272,7 @@ mod tests {
         let slow = ledger.open(awaiting(&[0]), &[], claim(&budget, Some(1)));
         let fast = ledger.open(awaiting(&[1]), &[], claim(&budget, Some(2)));
         ledger.settle(fast, 1);
-        assert_eq!(budget.used(), 1);
+        assert_eq!(budget.used(), WEIGHT + outlet::MIN_WEIGHT, "what the entry itself costs is still held");
         assert_eq!(ledger.advance(), None);
         ledger.settle(slow, 0);
         assert_eq!(ledger.advance(), Some(at(2)));
@@ -294,10 +295,24 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_behind_a_stuck_send_is_bounded_by_the_budget() {
+        let budget = Budget::new(1 << 20);
+        let mut ledger = Ledger::default();
+        ledger.open(awaiting(&[0]), &[], claim(&budget, Some(1)));
+        let mut sends = 0;
+        while let Some(permit) = budget.try_take(WEIGHT) {
+            // Only a best-effort destination wants these.
+            ledger.open(DestinationSet::default(), &[(1, 1)], Claim::new(None, permit, None));
+            sends += 1;
+            assert!(sends <= (1 << 20) / outlet::MIN_WEIGHT, "nothing bounds the ledger");
+        }
+    }
+
+    #[test]
     #[should_panic(expected = "settled once")]
     fn settling_twice_is_a_defect() {
         let mut ledger = Ledger::default();
-        let seq = ledger.open(awaiting(&[0, 1]), &[], claim(&Budget::new(9), None));
+        let seq = ledger.open(awaiting(&[0, 1]), &[], claim(&Budget::new(1 << 20), None));
         ledger.settle(seq, 0);
         ledger.settle(seq, 0);
     }

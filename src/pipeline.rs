@@ -9,7 +9,7 @@
 //! the lanes end, the checkpoint task saves what became settled and ends. A generation that does not drain within its
 //! bound is aborted; nothing it holds crosses into the next one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -115,7 +115,7 @@ pub struct Ended {
 
 enum Task {
     Source(Result<(), Fault>),
-    Stage,
+    Stage(Result<(), Fault>),
     Lane(Result<(), Fault>),
     Checkpoint(Result<(), Fault>),
 }
@@ -135,11 +135,8 @@ struct Generation {
 impl Pipeline {
     /// Runs one generation: from the stored position until the source ends, and drains it.
     pub async fn generation(&self, shutdown: &Shutdown) -> Ended {
-        let resume = match self.store.load(&self.name).await {
-            Ok(checkpoint) => checkpoint.map(|checkpoint| {
-                self.count_owed(&checkpoint.owed);
-                checkpoint.position
-            }),
+        let resume = match self.take_up().await {
+            Ok(resume) => resume,
             Err(fault) => return Ended { result: Err(fault), drained: true },
         };
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -151,17 +148,27 @@ impl Pipeline {
         Ended { result, drained }
     }
 
-    /// Counts, once a process, what best-effort destinations had not taken when the process before died: the position
-    /// that was stored with it covers those records, so they do not come again.
-    fn count_owed(&self, owed: &BTreeMap<String, u64>) {
-        if self.owed_counted.swap(true, Ordering::Relaxed) {
-            return;
+    /// Where to resume. What best-effort destinations had not taken when the position was stored does not come again,
+    /// because the position covers it: it is counted as dropped, once a process, and taken out of the checkpoint.
+    async fn take_up(&self) -> Result<Option<Position>, Fault> {
+        let Some(checkpoint) = self.store.load(&self.name).await? else { return Ok(None) };
+        if checkpoint.owed.is_empty() {
+            self.owed_counted.store(true, Ordering::Relaxed);
+            return Ok(Some(checkpoint.position));
         }
-        for plan in &self.lanes {
-            let Some(&records) = owed.get(&*plan.settings.destination) else { continue };
-            warn!(source = %self.name, destination = %plan.settings.destination, records, "records dropped: a best-effort destination had not taken them when the daemon last ended");
-            plan.figures.dropped.inc_by(records);
+        if !self.owed_counted.swap(true, Ordering::Relaxed) {
+            for plan in &self.lanes {
+                let Some(&records) = checkpoint.owed.get(&*plan.settings.destination) else { continue };
+                warn!(source = %self.name, destination = %plan.settings.destination, records, "records dropped: a best-effort destination had not taken them when the daemon last ended");
+                plan.figures.dropped.inc_by(records);
+            }
         }
+        let settled = Checkpoint { position: checkpoint.position, owed: BTreeMap::new() };
+        self.store
+            .save(&self.name, &settled)
+            .await
+            .map_err(|error| Fault::retryable(format!("storing the checkpoint of `{}`", self.name), error))?;
+        Ok(Some(settled.position))
     }
 
     /// Spawns every task, from the right to the left.
@@ -188,11 +195,9 @@ impl Pipeline {
             figures: self.figures.clone(),
             report: self.reports.stage.clone(),
             every_row: Arc::new([]),
+            newest: HashMap::new(),
         };
-        generation.tasks.spawn(async move {
-            stage.run().await;
-            Task::Stage
-        });
+        generation.tasks.spawn(async move { Task::Stage(stage.run().await) });
         let context = SourceContext {
             resume,
             outlet,
@@ -220,6 +225,7 @@ impl Pipeline {
             report: plan.report.clone(),
             draining: generation.stop.clone(),
             under_way: VecDeque::new(),
+            buried: 0,
         };
         generation.tasks.spawn(async move { Task::Lane(lane.run().await) });
         Way {
@@ -236,7 +242,6 @@ impl Pipeline {
     async fn supervise(&self, generation: &mut Generation, shutdown: &Shutdown) -> Result<(), Fault> {
         let mut result = Ok(());
         let mut deadline: Option<Instant> = None;
-        let stopping = generation.stop.clone();
         loop {
             let overdue = async {
                 match deadline {
@@ -251,7 +256,8 @@ impl Pipeline {
                     warn!(source = %self.name, "what was read did not drain in time; it is read again");
                     return result;
                 }
-                () = stopping.cancelled(), if deadline.is_none() => {
+                // A source that has nothing left drains for as long as it takes; one that was stopped does not.
+                () = shutdown.stop.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + self.drain);
                     continue;
                 }
@@ -260,26 +266,25 @@ impl Pipeline {
             let fault = match ended {
                 Ok(Task::Source(ended)) => {
                     generation.stop.cancel();
-                    deadline.get_or_insert_with(|| Instant::now() + self.drain);
                     ended.err()
                 }
-                Ok(Task::Stage) => None,
                 Ok(Task::Lane(ended)) => {
                     generation.lanes_left -= 1;
                     ended.err()
                 }
-                Ok(Task::Checkpoint(ended)) => ended.err(),
-                Err(panic) => Some(Fault::fatal(
-                    format!("running the pipeline of `{}`", self.name),
-                    Blame::Defect,
-                    panic,
-                )),
+                Ok(Task::Stage(ended) | Task::Checkpoint(ended)) => ended.err(),
+                // What a task that panicked held is in no known state, so nothing is drained.
+                Err(panic) => {
+                    let doing = format!("running the pipeline of `{}`", self.name);
+                    return Err(Fault::fatal(doing, Blame::Defect, panic));
+                }
             };
             if generation.lanes_left == 0 {
                 generation.lanes_done.cancel();
             }
             let Some(fault) = fault else { continue };
             generation.stop.cancel();
+            deadline.get_or_insert_with(|| Instant::now() + self.drain);
             // A fatal fault outweighs a retryable one that was met before it.
             if result.is_ok() || !fault.is_retryable() {
                 result = Err(fault);
@@ -393,6 +398,13 @@ impl Keeper {
                         error,
                     )
                     .with_remedy("make sure that only one daemon uses this `data_dir`"));
+                }
+                Err(error @ SaveError::NotText) => {
+                    return Err(Fault::fatal(
+                        format!("storing the checkpoint of `{}`", self.name),
+                        Blame::Defect,
+                        error,
+                    ));
                 }
                 Err(error @ SaveError::Io(_)) => {
                     if !failed {

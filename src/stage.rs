@@ -4,9 +4,12 @@
 //! can see it. Back-pressure reaches the source from here: a required lane's queue is bounded by the pipeline's
 //! memory budget, a best-effort lane's by a budget of its own, beyond which its records are dropped and counted.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use forebay_api::{Batch, Budget, Chunk, Claim, Encoded, Inlet, Report, Verdict, step};
+use forebay_api::{
+    Batch, Blame, Budget, Chunk, Claim, Encoded, Fault, Inlet, Mark, Report, StreamId, Verdict, step,
+};
 use tokio::sync::{Notify, mpsc};
 
 use crate::filter::Filter;
@@ -53,20 +56,46 @@ pub struct Stage {
     pub report: Report,
     /// `0..n`, shared by all lanes that want every row.
     pub every_row: Arc<[u32]>,
+    /// The newest mark of each stream of this generation.
+    pub newest: HashMap<Arc<StreamId>, Mark>,
 }
 
 impl Stage {
     /// Works until the source's outlets are gone and everything they sent is handed out; the lanes' queues close then.
-    pub async fn run(mut self) {
+    /// Marks that do not ascend are a defect of the source.
+    pub async fn run(mut self) -> Result<(), Fault> {
         loop {
             let received = tokio::time::timeout(TURN, self.inlet.receive()).await;
             self.report.turned();
             match received {
-                Ok(Some((chunk, claim))) => self.pass(chunk, claim).await,
-                Ok(None) => return,
+                Ok(Some((chunk, claim))) => {
+                    self.ascends(&chunk)?;
+                    self.pass(chunk, claim).await;
+                }
+                Ok(None) => return Ok(()),
                 Err(_) => {}
             }
         }
+    }
+
+    /// A destination that keeps the mark of what it has would take an event with an older one for delivered.
+    fn ascends(&mut self, chunk: &Chunk) -> Result<(), Fault> {
+        if chunk.rows.is_empty() {
+            return Ok(());
+        }
+        let newest = match self.newest.get_mut(&chunk.stream) {
+            Some(newest) => newest,
+            None => self.newest.entry(chunk.stream.clone()).or_insert(Mark::MIN),
+        };
+        for row in &chunk.rows {
+            if row.mark <= *newest {
+                let error = format!("mark {} came after {newest} in stream `{}`", row.mark, chunk.stream);
+                return Err(Fault::fatal("taking events from the source", Blame::Defect, error)
+                    .with_remedy("report this"));
+            }
+            *newest = row.mark;
+        }
+        Ok(())
     }
 
     async fn pass(&mut self, mut chunk: Chunk, mut claim: Claim) {

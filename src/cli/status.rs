@@ -310,7 +310,7 @@ mod tests {
             name: "edge-1".to_owned(),
             environment: "production".to_owned(),
             started: Instant::now(),
-            budget: Budget::new(64 << 20),
+            budgets: vec![Budget::new(64 << 20)],
             sources: vec![SourceStatus {
                 name: "shop".to_owned(),
                 kind: "postgres".to_owned(),

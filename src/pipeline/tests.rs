@@ -366,7 +366,8 @@ async fn what_a_best_effort_destination_owes_is_stored_with_the_position() {
     world.assert_adds_up();
 
     // The process died, and the next one counts what it left.
-    let mut next = World::new(all(30), vec![(Arc::new(Memory::default()), true), (Arc::new(Memory::default()), false)]);
+    let mut next =
+        World::new(all(30), vec![(Arc::new(Memory::default()), true), (Arc::new(Memory::default()), false)]);
     next.pipeline.store = world.store.clone();
     assert!(next.pipeline.generation(&Shutdown::default()).await.drained);
     assert_eq!(next.pipeline.lanes[1].figures.dropped.get(), 30);
@@ -377,7 +378,8 @@ async fn what_a_best_effort_destination_owes_is_stored_with_the_position() {
 #[tokio::test(start_paused = true)]
 async fn a_best_effort_destination_does_not_hold_up_a_stop() {
     let b = Arc::new(Memory { hangs: AtomicBool::new(true), ..Memory::default() });
-    let world = World::new(Scripted { wait: true, ..all(30) }, vec![(Arc::new(Memory::default()), true), (b, false)]);
+    let world =
+        World::new(Scripted { wait: true, ..all(30) }, vec![(Arc::new(Memory::default()), true), (b, false)]);
     let shutdown = Shutdown::default();
     let stop = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -461,4 +463,28 @@ async fn a_destination_is_known_to_be_reachable_before_its_first_record() {
     let ended =
         tokio::time::timeout(Duration::from_secs(10), running).await.expect("it is looked at at once");
     assert!(ended.drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_whose_marks_do_not_ascend_is_stopped_before_anything_is_taken_for_delivered() {
+    struct Backwards;
+    #[async_trait]
+    impl Source for Backwards {
+        async fn run(&mut self, context: SourceContext) -> Result<(), Fault> {
+            for (from, to) in [(5, 8), (3, 4)] {
+                if context.outlet.send(event_chunk(from, to), Some(position(to))).await.is_err() {
+                    break;
+                }
+            }
+            context.stop.cancelled().await;
+            Ok(())
+        }
+    }
+    let a = Arc::new(Memory { keeps_marks: true, ..Memory::default() });
+    let mut world = World::new(all(1), vec![(a.clone(), true)]);
+    world.pipeline.source = Arc::new(tokio::sync::Mutex::new(Box::new(Backwards)));
+    let ended = world.pipeline.generation(&Shutdown::default()).await;
+    assert!(ended.result.unwrap_err().to_string().contains("came after"));
+    assert_eq!(world.stored(), Some(8));
+    assert_eq!(a.numbers(), [5, 6, 7]);
 }

@@ -86,6 +86,14 @@ impl Permit {
         self.bytes += bytes;
     }
 
+    /// Gives back all but `bytes`.
+    pub fn keep(&mut self, bytes: usize) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.bytes -= surplus;
+        self.budget.used.fetch_sub(surplus, Ordering::AcqRel);
+        self.budget.freed.notify_one();
+    }
+
     /// How much it holds.
     pub fn bytes(&self) -> usize {
         self.bytes

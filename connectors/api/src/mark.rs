@@ -15,7 +15,10 @@ pub struct StreamId {
     /// The source's name in the configuration; the first part of every id.
     pub source: Arc<str>,
     /// A fingerprint of all that makes marks comparable: for PostgreSQL the system identifier, the database
-    /// and the publications, for instance. It holds nothing of our own state, so ids survive a lost checkpoint.
+    /// and the publications, for instance. It holds nothing of our own state, so ids survive a lost checkpoint. A
+    /// source without a log of its own, whose sequence begins anew with each start, takes a fresh one each time. Two
+    /// readers of parts of one log (partitions) have streams of their own, because neither's marks say anything of
+    /// what the other has delivered.
     pub epoch: u64,
 }
 
@@ -104,7 +107,7 @@ fn hex16(value: u64) -> [u8; 16] {
 
 /// Where a source can resume. Opaque to all but the source that made it: no order, no arithmetic.
 ///
-/// A source should make it of text (JSON, with a version), because `forebay checkpoint show` prints it.
+/// A source makes it of text (JSON, with a version), because `forebay checkpoint show` prints it and `set` reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(pub Bytes);
 

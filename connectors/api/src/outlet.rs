@@ -42,6 +42,10 @@ impl Outlet {
     /// Waits for byte budget, then for a slot, or until stop. `Some(position)`: everything before it is in this or
     /// an earlier send (later events may be too: they come again with the same marks). An empty chunk with a
     /// position is a heartbeat; it keeps its place behind everything sent before it.
+    ///
+    /// Marks ascend from send to send, whoever sends: the pipeline refuses a chunk that does not, for a destination
+    /// that keeps marks would take it for one that it has. And the latest position counts whole, so a source with
+    /// several cursors has one owner of positions, which puts them together.
     pub async fn send(&self, chunk: Chunk, position: Option<Position>) -> Result<(), Closed> {
         self.push(chunk, position, None).await
     }

@@ -126,6 +126,11 @@ impl Report {
         self.0.details.lock().unwrap_or_else(PoisonError::into_inner).insert(name, value.into());
     }
 
+    /// Removes a line of `/status` that does not hold any more.
+    pub fn forget(&self, name: &str) {
+        self.0.details.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// The lines set.
     pub fn details(&self) -> BTreeMap<&'static str, String> {
         self.0.details.lock().unwrap_or_else(PoisonError::into_inner).clone()
