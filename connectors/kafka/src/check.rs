@@ -69,7 +69,8 @@ fn topic(wanted: &str, exist: &[&str], created: bool) -> Finding {
         }
         (1.., false, false) => Finding::good(format!("{found} topic(s) are named `{wanted}`")),
         (_, false, false) => {
-            Finding::warning(format!("no topic is named `{wanted}`"), topics::remedy_for_missing(wanted))
+            let remedy = "create the topics of your tables, or let Forebay create what is missing: `create_topics: {}`";
+            Finding::warning(format!("no topic is named `{wanted}`"), remedy)
         }
     }
 }

@@ -5,29 +5,29 @@
 //! was handed over is reported: written or not. Nothing behind the failed message is written by this client later.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_api::{Blame, Fault};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError as LibraryError;
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::fault::{self, KafkaError};
+use crate::context::Context;
+use crate::fault::{self, KafkaError, code};
 use crate::options::Settings;
+use crate::receipts::{Receipt, Receipts};
 
 /// How long a broker may take to answer a client that begins.
 const REACH_WAIT: Duration = Duration::from_secs(10);
 /// How long one blocking call waits, so that a daemon that stops does not wait for it.
 const SLICE: Duration = Duration::from_millis(200);
-/// How long to wait for room in a queue that is full, and for reports after it was emptied.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How long to wait for room in a queue that is full.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
+/// How often to empty the queue of a client that has ended, until all its messages are reported.
+const PURGE_PAUSE: Duration = Duration::from_millis(10);
 /// How long one attempt to connect waits for what became of an ended client's last requests. librdkafka gives up on a
 /// connection after `socket.timeout.ms`, a minute by default; further attempts wait on.
 const DRAIN_WAIT: Duration = Duration::from_secs(10);
@@ -87,13 +87,13 @@ impl Client {
             let client = self.clone();
             let answer = blocking(move || client.producer.client().fetch_cluster_id(SLICE)).await;
             if answer.is_some() {
+                self.context.set_reached();
                 return Ok(());
             }
-            let trouble = self.context.trouble().clone();
+            let trouble = self.context.trouble();
             let error =
                 trouble.error.unwrap_or(KafkaError { code: Code::OperationTimedOut, said: trouble.failure });
-            let refused = matches!(error.code, Code::Authentication | Code::SSL);
-            if refused || trouble.all_down || Instant::now() >= deadline {
+            if error.is_refusal() || trouble.all_down || Instant::now() >= deadline {
                 let fault = fault::fault(doing, error.code, error.said);
                 return Err(match fault.is_retryable() {
                     true => fault.with_remedy("start the brokers, or correct `brokers`, `tls` and `sasl`"),
@@ -120,24 +120,22 @@ impl Client {
                     }
                 },
             }
-            sleep(PAUSE).await;
+            sleep(ROOM_PAUSE).await;
         }
     }
 
     /// Waits until every message of `receipts` is reported.
     pub(crate) async fn reported(&self, receipts: &Receipts) {
-        let mut end = self.context.0.end.subscribe();
         tokio::select! {
-            () = receipts.all.notified() => return,
-            // The sender lives in `self.context`, so this is an end and never a closed channel.
-            _ = end.wait_for(Option::is_some) => {}
+            () = receipts.all_reported() => return,
+            () = self.context.until_ended() => {}
         }
         // What is in flight is answered, or comes back into the queue when its connection is lost.
         loop {
             self.producer.purge(PurgeConfig::default().queue());
             tokio::select! {
-                () = receipts.all.notified() => return,
-                () = sleep(PAUSE) => {}
+                () = receipts.all_reported() => return,
+                () = sleep(PURGE_PAUSE) => {}
             }
         }
     }
@@ -150,6 +148,16 @@ impl Client {
             Some((code, said)) if end.code == Code::Fatal => Some(KafkaError { code, said: Some(said) }),
             _ => Some(end),
         }
+    }
+
+    /// What is wrong with the way to the brokers, as long as none has answered since.
+    pub(crate) fn trouble(&self) -> Option<KafkaError> {
+        self.context.trouble().error
+    }
+
+    /// A broker has answered.
+    pub(crate) fn answered(&self) {
+        self.context.clear_trouble();
     }
 
     /// For look-ups.
@@ -165,7 +173,7 @@ impl Client {
                 return false;
             }
             self.producer.purge(PurgeConfig::default().queue());
-            sleep(PAUSE).await;
+            sleep(PURGE_PAUSE).await;
         }
         true
     }
@@ -196,194 +204,5 @@ pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send 
             // Cancelled before it began: the runtime is going down, and nobody waits for this any more.
             Err(_) => std::future::pending().await,
         },
-    }
-}
-
-/// The code of an error that carries one; otherwise one that is judged unknown.
-fn code(error: &LibraryError) -> Code {
-    error.rdkafka_error_code().unwrap_or(Code::Unknown)
-}
-
-/// What has been reported of the messages of one delivery.
-#[derive(Debug)]
-pub(crate) struct Receipts {
-    /// Messages not yet reported, and one more while they are still being queued.
-    open: AtomicUsize,
-    failures: Mutex<Vec<(usize, Code)>>,
-    all: Notify,
-}
-
-impl Receipts {
-    /// Of a delivery that is about to be queued.
-    pub(crate) fn new() -> Arc<Receipts> {
-        Arc::new(Receipts { open: AtomicUsize::new(1), failures: Mutex::default(), all: Notify::new() })
-    }
-
-    /// The receipt of one message of record `index`.
-    pub(crate) fn receipt(self: &Arc<Receipts>, index: usize) -> Box<Receipt> {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Box::new(Receipt { receipts: self.clone(), index, outcome: Err(Code::PurgeInflight) })
-    }
-
-    /// All messages are queued: nothing but their reports is awaited now.
-    pub(crate) fn complete(&self) {
-        self.one_less();
-    }
-
-    /// The records that could not be written, by their number, each with the reason.
-    pub(crate) fn failures(&self) -> Vec<(usize, Code)> {
-        let mut failures = std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
-        failures.sort_by_key(|(index, _)| *index);
-        failures
-    }
-
-    fn one_less(&self) {
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.all.notify_one();
-        }
-    }
-}
-
-/// Travels with a message through librdkafka and comes back with its report. Dropped without one, it counts as a
-/// failure: absence of an acknowledgement is not one.
-#[derive(Debug)]
-pub(crate) struct Receipt {
-    receipts: Arc<Receipts>,
-    index: usize,
-    outcome: Result<(), Code>,
-}
-
-impl Receipt {
-    /// The message was not sent; whoever tried to is told in another way.
-    fn withdraw(self) {
-        self.report(Ok(()));
-    }
-
-    fn report(mut self, outcome: Result<(), Code>) {
-        self.outcome = outcome;
-    }
-}
-
-impl Drop for Receipt {
-    fn drop(&mut self) {
-        if let Err(code) = self.outcome {
-            self.receipts.failures.lock().unwrap_or_else(PoisonError::into_inner).push((self.index, code));
-        }
-        self.receipts.one_less();
-    }
-}
-
-/// What librdkafka calls back. Cheap to clone; clones share what they know.
-#[derive(Clone, Default)]
-pub(crate) struct Context(Arc<Known>);
-
-#[derive(Default)]
-struct Known {
-    /// Why the client ended; `None` while it lives.
-    end: watch::Sender<Option<KafkaError>>,
-    trouble: Mutex<Trouble>,
-    /// Whether there is an error in `trouble`: asked for each message, without a lock.
-    troubled: AtomicBool,
-}
-
-/// What is wrong with the way to the brokers, until a message is written again.
-#[derive(Clone, Default)]
-struct Trouble {
-    /// The last error that concerns no message.
-    error: Option<KafkaError>,
-    /// Whether librdkafka has tried every broker that it knows.
-    all_down: bool,
-    /// Why a connection failed last, as librdkafka logged it.
-    failure: Option<String>,
-}
-
-impl Context {
-    fn ended(&self) -> Option<KafkaError> {
-        self.0.end.borrow().clone()
-    }
-
-    fn end(&self, error: KafkaError) {
-        self.0.end.send_if_modified(|end| {
-            let first = end.is_none();
-            if first {
-                *end = Some(error);
-            }
-            first
-        });
-    }
-
-    fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        // Every change is one assignment, so what a panic leaves is sound.
-        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One line when trouble begins or changes its kind, none while it lasts.
-    fn set_trouble(&self, error: KafkaError) {
-        let mut trouble = self.trouble();
-        let known = trouble.error.as_ref().map(|error| error.code);
-        trouble.all_down |= error.code == Code::AllBrokersDown;
-        let error = match (error.code, known) {
-            // That none is left says less than why the last one failed.
-            (Code::AllBrokersDown, Some(_)) => return,
-            (Code::AllBrokersDown, None) => {
-                KafkaError { said: trouble.failure.clone().or(error.said), ..error }
-            }
-            _ => error,
-        };
-        if known != Some(error.code) {
-            tracing::warn!(code = ?error.code, %error, "trouble with kafka");
-        }
-        trouble.error = Some(error);
-        self.0.troubled.store(true, Ordering::Relaxed);
-    }
-
-    /// One line when trouble ends.
-    fn clear_trouble(&self) {
-        self.0.troubled.store(false, Ordering::Relaxed);
-        if std::mem::take(&mut *self.trouble()).error.is_some() {
-            tracing::info!("kafka takes messages again");
-        }
-    }
-}
-
-impl ClientContext for Context {
-    /// librdkafka's own lines. What it calls an error comes to [`ClientContext::error`] too, where it is said once.
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        if facility == "FAIL" {
-            self.trouble().failure = Some(line.to_owned());
-            return tracing::debug!(facility, "{line}");
-        }
-        match level {
-            RDKafkaLogLevel::Warning => tracing::warn!(facility, "{line}"),
-            RDKafkaLogLevel::Debug => tracing::trace!(facility, "{line}"),
-            _ => tracing::debug!(facility, "{line}"),
-        }
-    }
-
-    fn error(&self, error: LibraryError, reason: &str) {
-        let error = KafkaError { code: code(&error), said: Some(reason.to_owned()) };
-        if error.code == Code::Fatal {
-            return self.end(error);
-        }
-        self.set_trouble(error);
-    }
-
-    /// Statistics are for those who read them through an option of their own; nobody here does.
-    fn stats_raw(&self, _: &[u8]) {}
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Receipt>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, receipt: Box<Receipt>) {
-        if let Err((error, _)) = result {
-            let code = code(error);
-            self.end(KafkaError { code, said: None });
-            return receipt.report(Err(code));
-        }
-        if self.0.troubled.load(Ordering::Relaxed) {
-            self.clear_trouble();
-        }
-        receipt.report(Ok(()));
     }
 }

@@ -18,11 +18,12 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::client::{self, Client, NotSent, Receipts};
+use crate::client::{self, Client, NotSent};
 use crate::config::Config;
 use crate::fault::{self, Judgement, KafkaError};
 use crate::line::{Lines, Turn};
 use crate::options::Settings;
+use crate::receipts::Receipts;
 use crate::topics::{Route, Topics};
 
 /// Deliveries under way at once: while one waits for its acknowledgements the next are sent. More are no faster, for
@@ -96,7 +97,7 @@ impl Kafka {
         if let Some(end) = client.ended() {
             return Err(Fault::retryable(WRITING, end));
         }
-        let receipts = Receipts::new();
+        let receipts = Receipts::new(turn.failed());
         let mut queued = Queued { client, receipts, too_large: Vec::new(), stopped: None };
         for (index, record) in delivery.open() {
             match queue.write(&queued, index, record, &self.settings, self.tombstones).await {
@@ -248,7 +249,7 @@ impl Destination for Kafka {
         };
         if let Some(client) = &queue.client {
             if client.ended().is_none() {
-                return Ok(());
+                return queue.topics.ask(client).await;
             }
             // What it still has under way must not arrive behind what the next one sends.
             if !client.drained().await {

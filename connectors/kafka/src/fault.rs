@@ -3,6 +3,7 @@
 use std::fmt;
 
 use forebay_api::{Blame, Fault};
+use rdkafka::error::KafkaError as LibraryError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 /// What follows from an error.
@@ -72,7 +73,7 @@ pub(crate) fn judge(code: Code) -> Judgement {
         Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopicId => Retry,
 
         Code::Authentication | Code::SaslAuthenticationFailed => {
-            Act(Configuration, "correct `sasl.username` and `sasl.password`, and `sasl.mechanism` with them")
+            Act(Configuration, "correct `sasl.mechanism`, `sasl.username` and `sasl.password`")
         }
         Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
             Act(Configuration, "set `sasl.mechanism` to one that the brokers have enabled")
@@ -125,6 +126,11 @@ pub(crate) fn ended(doing: impl Into<String>, end: KafkaError) -> Fault {
     }
 }
 
+/// The code of an error that carries one; otherwise one that is judged unknown.
+pub(crate) fn code(error: &LibraryError) -> Code {
+    error.rdkafka_error_code().unwrap_or(Code::Unknown)
+}
+
 /// librdkafka's error with what it said about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KafkaError {
@@ -132,6 +138,13 @@ pub(crate) struct KafkaError {
     pub(crate) code: Code,
     /// What helps a person.
     pub(crate) said: Option<String>,
+}
+
+impl KafkaError {
+    /// Whether a broker was reached and would not have us, or we not it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.code, Code::Authentication | Code::SSL)
+    }
 }
 
 impl fmt::Display for KafkaError {

@@ -13,16 +13,19 @@
 //! behind that message is thrown out of the queue, nothing more is given to that client, and [`line`](mod@line) holds
 //! back whatever the lane had already handed over; then a new client begins where the old one failed.
 //!
-//! Reading order: `config`, `options` (what librdkafka is told), `client` (one producer and its reports), `line`,
-//! `topics` (which topic a record goes to), `destination` (deliver and settle), `fault` (how errors are judged), `check`.
+//! Reading order: `config`, `options` (what librdkafka is told), `destination` (deliver and settle), `line`, `client`
+//! (one producer), `receipts` and `context` (what it reports), `topics` (which topic a record goes to), `fault` (how
+//! errors are judged), `check`.
 
 mod check;
 mod client;
 pub mod config;
+mod context;
 mod destination;
 mod fault;
 mod line;
 mod options;
+mod receipts;
 mod topics;
 
 use std::sync::Arc;

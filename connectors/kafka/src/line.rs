@@ -6,7 +6,8 @@
 //! which waits for all of them too, begins again with the one that failed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_api::StreamId;
 
@@ -19,14 +20,16 @@ struct Line {
     /// How many deliveries are in it.
     length: usize,
     /// Whether one of them has failed, or was dropped half-way.
-    failed: bool,
+    failed: Arc<AtomicBool>,
 }
 
 impl Lines {
     /// Takes the place behind all deliveries of this stream that were handed over before.
     pub(crate) fn enter(&self, stream: &StreamId) -> Turn<'_> {
-        self.lock().entry(stream.clone()).or_default().length += 1;
-        Turn { lines: self, stream: stream.clone(), done: false }
+        let mut lines = self.lock();
+        let line = lines.entry(stream.clone()).or_default();
+        line.length += 1;
+        Turn { lines: self, stream: stream.clone(), failed: line.failed.clone(), done: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Line>> {
@@ -41,20 +44,24 @@ impl Lines {
 pub(crate) struct Turn<'a> {
     lines: &'a Lines,
     stream: StreamId,
+    failed: Arc<AtomicBool>,
     done: bool,
 }
 
 impl Turn<'_> {
     /// Whether a delivery of this line has failed, so that this one must not be queued.
     pub(crate) fn is_held_back(&self) -> bool {
-        self.lines.lock().get(&self.stream).is_some_and(|line| line.failed)
+        self.failed.load(Ordering::Acquire)
     }
 
     /// This delivery has failed and will be handed over again: whatever is behind it is held back from now on.
     pub(crate) fn fail(&self) {
-        if let Some(line) = self.lines.lock().get_mut(&self.stream) {
-            line.failed = true;
-        }
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Where to tell of a failure as soon as it is known, before this delivery itself learns of it.
+    pub(crate) fn failed(&self) -> Arc<AtomicBool> {
+        self.failed.clone()
     }
 
     /// Every record of this delivery is settled.
@@ -65,9 +72,11 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        if !self.done {
+            self.fail();
+        }
         let mut lines = self.lines.lock();
-        let Some(line) = lines.get_mut(&self.stream) else { return };
-        line.failed |= !self.done;
+        let line = lines.get_mut(&self.stream).expect("a line is there as long as a delivery stands in it");
         line.length -= 1;
         if line.length == 0 {
             lines.remove(&self.stream);

@@ -18,8 +18,9 @@ use rdkafka::producer::Producer;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Client, Context, blocking};
+use crate::client::{Client, blocking};
 use crate::config::{Config, CreateTopics};
+use crate::context::Context;
 use crate::fault;
 use crate::options::Settings;
 
@@ -99,6 +100,15 @@ impl Topics {
         self.found.clear();
         self.last = None;
         self.present.clear();
+    }
+
+    /// Asks a broker for something small where there was trouble; else there is nothing to ask.
+    pub(crate) async fn ask(&self, client: &Arc<Client>) -> Result<(), Fault> {
+        if client.trouble().is_some() {
+            describe(client, self.present.iter().next().map(String::as_str)).await?;
+            client.answered();
+        }
+        Ok(())
     }
 
     /// The route of a record; looks the topic up, and creates it where that is configured, when it is the first.
@@ -247,16 +257,12 @@ async fn find_or_create(
 
 /// A topic that is not there and may not be created.
 pub(crate) fn missing(topic: &str) -> Fault {
-    let doing = format!("looking up topic `{topic}`");
-    Fault::fatal(doing, Blame::Configuration, "it does not exist").with_remedy(remedy_for_missing(topic))
-}
-
-/// How to bring a topic.
-pub(crate) fn remedy_for_missing(topic: &str) -> String {
-    format!(
+    let remedy = format!(
         "create it with `kafka-topics.sh --bootstrap-server … --create --topic {topic}`, or let Forebay create what is \
          missing: `create_topics: {{}}`"
-    )
+    );
+    let doing = format!("looking up topic `{topic}`");
+    Fault::fatal(doing, Blame::Configuration, "it does not exist").with_remedy(remedy)
 }
 
 /// Whether a topic is there and has partitions that can be written.
@@ -279,7 +285,8 @@ pub(crate) async fn describe(client: &Arc<Client>, topic: Option<&str>) -> Resul
     answer.map_err(|error| {
         let doing =
             topic.map_or("looking up topics".to_owned(), |topic| format!("looking up topic `{topic}`"));
-        fault::fault(doing, error.rdkafka_error_code().unwrap_or(Code::Unknown), None)
+        // Why no connection works says more than that no answer came.
+        fault::fault(doing, fault::code(&error), client.trouble().and_then(|trouble| trouble.said))
     })
 }
 
