@@ -55,7 +55,7 @@ fn status() -> Status {
         name: "n".into(),
         environment: "e".into(),
         started: Instant::now(),
-        budget: Budget::new(1),
+        budgets: vec![Budget::new(1)],
         sources: vec![source],
         telemetry: Arc::new(telemetry),
         ready_max_lag: None,
