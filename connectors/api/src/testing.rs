@@ -14,6 +14,11 @@ mod lane;
 pub mod source;
 mod workload;
 
+/// The examples of the guide, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/connectors.md")]
+mod guide {}
+
 use std::time::Duration;
 
 use futures::future::BoxFuture;

@@ -8,10 +8,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::Thread;
 
 use forebay_api::{Blame, Delivery, Fault, StreamId};
-use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -22,9 +22,6 @@ const JOBS: usize = 64;
 
 /// How many deliveries share a sync at most, so that the first does not wait for ever.
 const GROUP: usize = 64;
-
-/// How long a rotation that failed waits when nothing else is to be done.
-const ROTATE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where the answer to a job goes.
 type Reply = oneshot::Sender<Result<(), Fault>>;
@@ -43,18 +40,31 @@ enum Job {
 
 /// A handle on the thread; when it is dropped, the thread ends after the job it is at.
 #[derive(Debug)]
-pub(crate) struct Writer(mpsc::Sender<Job>);
+pub(crate) struct Writer {
+    // Dropped before the thread is woken for the last time, so that it sees that nobody will ask any more.
+    jobs: mpsc::Sender<Job>,
+    wake: Wake,
+}
+
+/// Wakes the thread where it waits for a file to come of age.
+#[derive(Debug)]
+struct Wake(Thread);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.0.unpark();
+    }
+}
 
 impl Writer {
-    /// Starts the thread. Needs a tokio runtime, whose clock it uses.
+    /// Starts the thread.
     pub(crate) fn start(file: NdjsonFile) -> Result<Writer, Fault> {
         let (jobs, queue) = mpsc::channel(JOBS);
-        let runtime = Handle::current();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("file-writer".to_owned())
-            .spawn(move || Work { file, failed: HashSet::new() }.run(queue, &runtime))
+            .spawn(move || Work { file, failed: HashSet::new() }.run(queue))
             .map_err(|error| Fault::fatal("starting a thread for a file", Blame::Outside, error))?;
-        Ok(Writer(jobs))
+        Ok(Writer { jobs, wake: Wake(thread.thread().clone()) })
     }
 
     /// Opens the file if it is not.
@@ -81,7 +91,8 @@ impl Writer {
     async fn ask(&self, job: impl FnOnce(Reply) -> Job) -> Result<(), Fault> {
         let gone = || Fault::fatal("asking the writer of a file", Blame::Defect, "its thread has ended");
         let (reply, answer) = oneshot::channel();
-        self.0.send(job(reply)).await.map_err(|_| gone())?;
+        self.jobs.send(job(reply)).await.map_err(|_| gone())?;
+        self.wake.0.unpark();
         answer.await.map_err(|_| gone())?
     }
 }
@@ -94,8 +105,8 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, mut queue: mpsc::Receiver<Job>, runtime: &Handle) {
-        let mut next = self.wait(&mut queue, runtime);
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut next = self.wait(&mut queue);
         while let Some(job) = next {
             let mut behind = None;
             match job {
@@ -110,29 +121,27 @@ impl Work {
                     return answer(reply, Ok(()));
                 }
             }
-            next = behind.or_else(|| self.wait(&mut queue, runtime));
+            next = behind.or_else(|| self.wait(&mut queue));
         }
     }
 
     /// The next job; while there is none, the file is rotated when it comes of age.
-    fn wait(&mut self, queue: &mut mpsc::Receiver<Job>, runtime: &Handle) -> Option<Job> {
-        loop {
-            let Some(left) = self.file.time_left() else { return queue.blocking_recv() };
-            match runtime.block_on(async { tokio::time::timeout(left, queue.recv()).await }) {
-                Ok(job) => return job,
-                Err(_) => {
+    fn wait(&mut self, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        while let Some(left) = self.file.time_left() {
+            match queue.try_recv() {
+                Ok(job) => return Some(job),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if left.is_zero() => {
                     if let Err(fault) = self.file.rotate_if_old() {
-                        // The next delivery meets it again and tells its lane.
+                        // The file is closed now; the next delivery opens it and meets what is wrong, if it lasts.
                         warn!(error = %fault, remedy = fault.remedy(), "file could not be rotated");
-                        let again = runtime
-                            .block_on(async { tokio::time::timeout(ROTATE_AGAIN, queue.recv()).await });
-                        if let Ok(job) = again {
-                            return job;
-                        }
                     }
                 }
+                // Whoever asks wakes the thread, also between the look into the queue and this.
+                Err(TryRecvError::Empty) => std::thread::park_timeout(left),
             }
         }
+        queue.blocking_recv()
     }
 
     /// Writes a delivery and those queued behind it, syncs once, and answers all. A job of another kind that was
@@ -210,6 +219,7 @@ fn answer(reply: Reply, result: Result<(), Fault>) {
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::time::Duration;
 
     use forebay_api::{Batch, Chunk, Draft, Encoded, Op, Part, Progress, Row, Settled, Span, Subject};
 
@@ -290,8 +300,7 @@ mod tests {
         jobs.try_send(Job::Write(delivery(&stream, "{\"n\":2}").0, reply)).unwrap();
         let config = FileConfig { path: path.clone(), rotate: RotateConfig::default(), fsync: Fsync::Batch };
         let work = Work { file: NdjsonFile::new(config), failed: HashSet::new() };
-        let runtime = Handle::current();
-        let thread = std::thread::spawn(move || work.run(queue, &runtime));
+        let thread = std::thread::spawn(move || work.run(queue));
         assert!(answer.await.unwrap().unwrap_err().is_retryable());
         let (reply, answer) = oneshot::channel();
         jobs.send(Job::Close(reply)).await.unwrap();
@@ -316,9 +325,8 @@ mod tests {
             jobs.try_send(Job::Write(delivery, reply)).unwrap();
             answers.push((answer, back));
         }
-        let runtime = Handle::current();
         let work = Work { file: NdjsonFile::new(config), failed: HashSet::new() };
-        let thread = std::thread::spawn(move || work.run(queue, &runtime));
+        let thread = std::thread::spawn(move || work.run(queue));
         for (answer, back) in answers {
             answer.await.unwrap().unwrap_err();
             assert_eq!(back.await.unwrap().of(0), Settled::Open);
@@ -341,5 +349,18 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), two_files).await.expect("it is rotated");
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_dropped_lets_go_of_a_file_that_is_not_old_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let age = Some(forebay_api::units::Period::seconds(3600));
+        let path = folder.path().join("out.ndjson");
+        let config = FileConfig { path, rotate: RotateConfig { bytes: None, age }, fsync: Fsync::Batch };
+        for _ in 0..3 {
+            let writer = Writer::start(NdjsonFile::new(config.clone())).unwrap();
+            writer.write(delivery(&stream("short"), "{}").0).await.unwrap();
+            writer.write(delivery(&stream("short"), "{}").0).await.unwrap();
+        }
     }
 }

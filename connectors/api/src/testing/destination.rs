@@ -1,19 +1,6 @@
 //! The suite for destinations.
 //!
-//! ```no_run
-//! # use std::sync::Arc;
-//! # use forebay_api::testing::destination::{DestinationRig, conform};
-//! # use forebay_api::Destination;
-//! # struct Lake; impl Lake { async fn new(_: &str) -> Lake { Lake } }
-//! #[async_trait::async_trait]
-//! impl DestinationRig for Lake {
-//!     async fn build(&self) -> Arc<dyn Destination> { todo!("a new instance that writes to this rig's place") }
-//!     async fn stored(&self) -> Option<Vec<Vec<u8>>> { todo!("all that is there") }
-//! }
-//! # async fn test() {
-//! conform(&[("a_refused_record_is_rejected", "it looks at no content")], async |check| Lake::new(check).await).await;
-//! # }
-//! ```
+//! A complete example is in `docs/connectors.md`.
 
 #[cfg(test)]
 mod doctored;

@@ -3,21 +3,7 @@
 //! The rig writes numbered changes at the server; the suite reads them as the core does and knows from the numbers
 //! what is missing, repeated or out of order.
 //!
-//! ```no_run
-//! # use std::ops::Range;
-//! # use forebay_api::testing::source::{SourceRig, conform};
-//! # use forebay_api::{Event, Source};
-//! # struct Shop; impl Shop { async fn new(_: &str) -> Shop { Shop } }
-//! #[async_trait::async_trait]
-//! impl SourceRig for Shop {
-//!     async fn build(&self) -> Box<dyn Source> { todo!("a new instance that reads this rig's server") }
-//!     async fn write(&self, numbers: Range<u64>) { todo!("commit a change for each number, in order") }
-//!     fn number(&self, event: Event<'_>) -> Option<u64> { todo!("which change the event is of") }
-//! }
-//! # async fn test() {
-//! conform(&[("a_server_that_restarts_loses_nothing", "it has none")], async |check| Shop::new(check).await).await;
-//! # }
-//! ```
+//! A complete example is in `docs/connectors.md`.
 
 mod checks;
 #[cfg(test)]

@@ -435,3 +435,15 @@ async fn what_the_rig_lacks_is_not_skipped_in_silence() {
 async fn an_exception_names_a_check() {
     conform_to(&["unicode_is_kept"], &[("unicode_is_capped", "a typing error")], Flaw::Nothing).await;
 }
+
+#[test]
+fn the_guide_explains_every_check() {
+    let guide = include_str!("../../../../../docs/connectors.md");
+    for check in CHECKS {
+        assert!(
+            guide.contains(&format!("| `{}` |", check.name)),
+            "docs/connectors.md does not list {}",
+            check.name
+        );
+    }
+}

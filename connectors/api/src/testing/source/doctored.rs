@@ -347,3 +347,15 @@ fn every_check_has_caught_a_flaw() {
         );
     }
 }
+
+#[test]
+fn the_guide_explains_every_check() {
+    let guide = include_str!("../../../../../docs/connectors.md");
+    for check in CHECKS {
+        assert!(
+            guide.contains(&format!("| `{}` |", check.name)),
+            "docs/connectors.md does not list {}",
+            check.name
+        );
+    }
+}
