@@ -233,6 +233,8 @@ impl PostgresSource {
             sent: prepared.from,
             timeline,
             burst: Burst::default(),
+            waited: false,
+            taken: 0,
         }
     }
 

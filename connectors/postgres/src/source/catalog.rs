@@ -23,13 +23,13 @@ pub(super) struct Table {
     pub identified: bool,
 }
 
-/// Leaves decide: PostgreSQL asks the partition that a row is in for its identity.
+/// Leaves decide, and a deferrable key is none (as in the server's own `GetRelationIdentityOrPK`): PostgreSQL asks the partition that a row is in for its identity.
 const TABLES: &str = "
     WITH identified AS (
         SELECT c.oid, CASE c.relreplident
             WHEN 'f' THEN true
-            WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
-            WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+            WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid)
+            WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indimmediate AND i.indisvalid)
             ELSE false END AS identified
         FROM pg_class c WHERE c.relkind = 'r'
     )
@@ -58,6 +58,28 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, tokio_postgres
             })
         })
         .collect()
+}
+
+/// The partitioned table at the top of a partition, as schema and name; `None`: it is no partition, or is gone.
+pub(super) async fn root(
+    client: &Client,
+    table: u32,
+) -> Result<Option<(String, String)>, tokio_postgres::Error> {
+    let query = "SELECT n.nspname::text, r.relname::text FROM pg_class c JOIN pg_class r ON r.oid = pg_partition_root(c.oid) \
+                 JOIN pg_namespace n ON n.oid = r.relnamespace WHERE c.oid = $1 AND c.relispartition";
+    let row = client.query_opt(query, &[&table]).await?;
+    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+}
+
+/// Those of `columns` (`schema.table.column`) that no table has.
+pub(super) async fn missing_columns(
+    client: &Client,
+    columns: &[String],
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let query = "SELECT wanted FROM unnest($1::text[]) AS wanted WHERE NOT EXISTS (SELECT FROM pg_attribute a \
+                 JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname || '.' || c.relname || '.' || a.attname = wanted)";
+    client.query(query, &[&columns]).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// The columns of a table's primary key, in no order; empty where it has none.
@@ -114,6 +136,8 @@ pub(super) struct Slot {
     pub safe_wal_bytes: Option<i64>,
     /// Where the server's WAL ends now.
     pub server_end: Lsn,
+    /// Whether the server follows another.
+    pub standby: bool,
 }
 
 /// Who reads a slot.
@@ -132,7 +156,7 @@ pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, to
     let query = "WITH here AS (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
                      ELSE pg_current_wal_lsn() END AS lsn) \
                  SELECT s.plugin::text, s.database::text, s.active_pid, s.confirmed_flush_lsn, s.wal_status, s.safe_wal_size, \
-                 pg_wal_lsn_diff(here.lsn, s.restart_lsn)::int8 AS retained, here.lsn, \
+                 pg_wal_lsn_diff(here.lsn, s.restart_lsn)::int8 AS retained, here.lsn, pg_is_in_recovery() AS standby, \
                  coalesce(a.application_name, '') AS application, coalesce(host(a.client_addr), '') AS address \
                  FROM here, pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1";
     let Some(row) = client.query_opt(query, &[&name]).await? else { return Ok(None) };
@@ -148,6 +172,7 @@ pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, to
         retained_bytes: row.try_get("retained")?,
         safe_wal_bytes: row.try_get("safe_wal_size")?,
         server_end: lsn(row.try_get("lsn")?),
+        standby: row.try_get("standby")?,
     }))
 }
 

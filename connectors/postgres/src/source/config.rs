@@ -57,6 +57,11 @@ pub struct PostgresSourceConfig {
     /// later), so that two databases that copy each other do not go in circles.
     #[serde(default)]
     pub origin: Origin,
+    /// Raise it after the server was set back to an earlier state in another way than by a promotion or a recovery, which
+    /// begin a new timeline: by a snapshot of its disk. The log's places are used again then, so that events would carry
+    /// ids and marks that others had before.
+    #[serde(default)]
+    pub incarnation: u32,
     /// Logical messages (`pg_logical_emit_message`) whose prefix one of these globs matches. Empty: none.
     #[serde(default = "default_messages")]
     #[schemars(example = ["outbox", "audit.*"])]
@@ -211,6 +216,13 @@ impl Plan {
         let name = format!("{schema}.{table}");
         let everything = self.config.tables.is_empty();
         (everything || self.tables.is_match(&name)) && !self.exclude.is_match(&name)
+    }
+
+    /// Whether a table is wanted that has several names: its own, and that of the partitioned table it belongs to. One
+    /// that is excluded under any of them is not.
+    pub(super) fn wants_any(&self, names: &[(&str, &str)]) -> bool {
+        let excluded = |(schema, table): &(&str, &str)| self.exclude.is_match(format!("{schema}.{table}"));
+        !names.iter().any(excluded) && names.iter().any(|(schema, table)| self.wants(schema, table))
     }
 
     /// The publication of tables of which only inserts are read.

@@ -90,7 +90,12 @@ pub(super) fn is_going_down(error: &ConnectError) -> bool {
     match error.sql_state() {
         Some(code) => matches!(code.code(), "57P01" | "57P03"),
         // nobody listens any more
-        None => !matches!(error, ConnectError::PasswordFile { .. } | ConnectError::PasswordCommand { .. }),
+        None => match error {
+            ConnectError::Wire { source: WireError::Io { .. } | WireError::Closed { .. }, .. } => true,
+            ConnectError::Sql { source, .. } => !is_handshake(source),
+            ConnectError::NoHost { source, .. } => is_going_down(source),
+            _ => false,
+        },
     }
 }
 
@@ -172,12 +177,16 @@ fn state(
             error,
             "the publication was dropped; start again and it is made anew, or create it",
         ),
-        "55000" | "58P01" => fatal(
-            Blame::Outside,
-            error,
-            "the slot has lost what it would have to send: its changes are gone. Drop it (`SELECT \
+        "55000" | "58P01"
+            if doing.starts_with("starting replication") || doing.starts_with("reading the stream") =>
+        {
+            fatal(
+                Blame::Outside,
+                error,
+                "the slot has lost what it would have to send: its changes are gone. Drop it (`SELECT \
              pg_drop_replication_slot(…)`), run `forebay checkpoint reset`, and copy the tables anew",
-        ),
+            )
+        }
         "0A000" => fatal(Blame::Outside, error, "use a server that can do this; PostgreSQL 13 to 18 can"),
         _ => fatal(Blame::Defect, error, "look at the server's log"),
     }

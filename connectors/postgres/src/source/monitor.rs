@@ -33,6 +33,16 @@ const SESSION_LOOK: Duration = Duration::from_millis(250);
 /// How often the slot is looked at.
 const SLOT_LOOK: Duration = Duration::from_secs(10);
 
+/// On a standby it is looked at more often, to see a promotion soon.
+const STANDBY_LOOK: Duration = Duration::from_secs(1);
+
+/// How long a statement beside the stream may take.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A place in the log that was not reached within this time after the server had written it means that we are behind,
+/// whether or not the server sends anything: heartbeats and keepalives come more often.
+const BEHIND: Duration = Duration::from_secs(25);
+
 /// A slot that would be lost sooner than this is worth a warning.
 const SOON: Duration = Duration::from_secs(3600);
 
@@ -99,10 +109,12 @@ impl Monitor {
         let mut look = interval(SESSION_LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut beat_at, mut slot_at) = (Instant::now(), Instant::now());
+        let mut unreached: Option<(Lsn, Instant)> = None;
         let mut before: Option<(Instant, Slot)> = None;
         loop {
             look.tick().await;
-            self.report_lag();
+            unreached = unreached.filter(|(end, _)| end.0 > self.shared.received.load(Ordering::Relaxed));
+            self.report_lag(unreached.map(|(_, since)| since.elapsed()));
             if self.sql.is_closed() {
                 match self.server.sql().await {
                     Ok(sql) => {
@@ -120,22 +132,39 @@ impl Monitor {
             let heartbeat = self.plan.config.heartbeat.as_duration();
             if now >= beat_at && !heartbeat.is_zero() && !self.facts.standby && !self.plan.dry_run {
                 beat_at = now + heartbeat;
-                if let Err(error) = self.beat().await {
-                    self.say_failed("writing a heartbeat", &error);
+                match self.within(self.beat()).await {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => self.say_failed("writing a heartbeat", &error),
+                    // It waits for a synchronous standby, for instance.
+                    None => warn!(source = %self.plan.source, "a heartbeat takes long; trying again later"),
                 }
             }
             if now >= slot_at {
-                slot_at = now + SLOT_LOOK;
-                match catalog::slot(&self.sql, &self.slot).await {
-                    Ok(Some(slot)) => {
+                slot_at = now + if self.facts.standby { STANDBY_LOOK } else { SLOT_LOOK };
+                match self.within(catalog::slot(&self.sql, &self.slot)).await {
+                    // Positions and marks carry the timeline that the stream began on.
+                    Some(Ok(Some(slot))) if self.facts.standby && !slot.standby => {
+                        let error = "the standby was promoted, so its log goes on in another timeline";
+                        return Fault::retryable("reading the stream", error);
+                    }
+                    Some(Ok(Some(slot))) => {
+                        unreached = unreached.or(Some((slot.server_end, now)));
                         self.report_slot(&slot, before.as_ref(), now);
                         before = Some((now, slot));
                     }
-                    Ok(None) => {}
-                    Err(error) => self.say_failed("looking at the slot", &error),
+                    Some(Ok(None)) => {}
+                    Some(Err(error)) => self.say_failed("looking at the slot", &error),
+                    None => {
+                        warn!(source = %self.plan.source, "looking at the slot takes long; trying again later")
+                    }
                 }
             }
         }
+    }
+
+    /// No statement beside the stream may hold up the loop; one that takes too long is left to end by itself.
+    async fn within<T>(&self, statement: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(STATEMENT_LIMIT, statement).await.ok()
     }
 
     /// A heartbeat moves the slot on while only other databases of the cluster change. Before PostgreSQL 17 it is
@@ -159,12 +188,13 @@ impl Monitor {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
-    fn report_lag(&self) {
+    fn report_lag(&self, unreached: Option<Duration>) {
         let behind =
             !self.shared.caught_up.load(Ordering::Relaxed) || self.shared.sending.load(Ordering::Relaxed);
         let newest = self.shared.newest.load(Ordering::Relaxed);
         let lag = if behind && newest > 0 { (now_micros() - newest).max(0) as f64 / 1e6 } else { 0.0 };
-        self.report.set(Measure::SourceLagSeconds, Some(lag));
+        let unreached = unreached.filter(|since| *since > BEHIND).map_or(0.0, |since| since.as_secs_f64());
+        self.report.set(Measure::SourceLagSeconds, Some(lag.max(unreached)));
         self.report.detail("received_lsn", Lsn(self.shared.received.load(Ordering::Relaxed)).to_string());
     }
 

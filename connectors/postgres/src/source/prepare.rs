@@ -18,7 +18,7 @@ use super::position::Resume;
 use super::{fault, now_micros, publication};
 use crate::connect::{Server, Sql};
 use crate::lsn::Lsn;
-use crate::wire::{Connection, NewSlot, ReadHalf, Start, Switch, System, WriteHalf};
+use crate::wire::{Canceller, Connection, NewSlot, ReadHalf, Start, Switch, System, WriteHalf};
 
 /// The oldest and the newest server that the tests ran against.
 const TESTED: std::ops::RangeInclusive<i32> = 13..=18;
@@ -26,8 +26,11 @@ const TESTED: std::ops::RangeInclusive<i32> = 13..=18;
 /// Creating a slot waits for the transactions that run.
 const SLOT_LIMIT: Duration = Duration::from_secs(600);
 
-/// A slot that somebody reads is waited for so long: a lost connection of ours ends within it.
+/// A slot that somebody else reads is waited for so long, for one that is just leaving.
 const BUSY_LIMIT: Duration = Duration::from_secs(15);
+
+/// The server cuts an application's name off behind so many bytes.
+const MAX_APPLICATION_NAME: usize = 63;
 
 /// How often a slot that is read by somebody is looked at.
 const BUSY_LOOK: Duration = Duration::from_millis(250);
@@ -84,8 +87,9 @@ pub(super) async fn prepare(plan: &Plan, context: &SourceContext) -> Result<Prep
     let sql = Arc::new(server.sql().await.map_err(|error| fault::connect(doing(), error))?);
     let facts = catalog::facts(&sql).await.map_err(|error| fault::sql("asking what the server is", error))?;
     judge_facts(plan, &facts)?;
-    let mut connection = server.replication().await.map_err(|error| fault::connect(doing(), error))?;
-    let (system, history) = identify(&mut connection)?;
+    let connection = server.replication().await.map_err(|error| fault::connect(doing(), error))?;
+    let (connection, identified) = commanding(connection, identify).await;
+    let (system, history) = identified?;
     let timelines = Timelines { current: system.timeline, switches: history };
 
     let plan_of_run = if plan.dry_run { dry(plan) } else { plan.clone() };
@@ -94,26 +98,35 @@ pub(super) async fn prepare(plan: &Plan, context: &SourceContext) -> Result<Prep
         if plan_of_run.publication == plan.publication { Vec::new() } else { publications.clone() };
     let stream = Arc::new(StreamId {
         source: plan.source.as_str().into(),
-        epoch: epoch(system.identifier, &facts, &publications, plan.config.origin),
+        epoch: epoch(system.identifier, &facts, &publications, plan),
     });
     let names = (plan.url.database.as_str(), plan_of_run.slot.as_str(), owner.as_str());
     let mut base = Resume::new(system.identifier, system.timeline, names, None);
-    let from = if plan.dry_run {
-        create_slot(&mut connection, &plan_of_run, true)?
+    let (connection, from) = if plan.dry_run {
+        let created = create_slot(connection, &plan_of_run, true).await;
+        if created.is_err() {
+            clean_up(&sql, &leftovers).await;
+        }
+        created?
     } else {
-        let ready =
-            Ready { plan, context, sql: &sql, system: &system, timelines: &timelines, stream: &stream };
-        ready.slot(before, &mut base, &mut connection).await?
+        let ready = Ready {
+            plan,
+            context,
+            sql: &sql,
+            system: &system,
+            timelines: &timelines,
+            stream: &stream,
+            standby: facts.standby,
+        };
+        ready.slot(before, &mut base, connection).await?
     };
-    let start_names: Vec<&str> = publications.iter().map(String::as_str).collect();
-    let start = Start {
-        slot: &plan_of_run.slot,
-        from,
-        publications: &start_names,
-        messages: facts.major() >= 14,
-        origin_none: plan.config.origin == Origin::None,
-    };
-    let (reader, writer) = tokio::task::block_in_place(|| connection.start(start)).map_err(|error| {
+    let slot = plan_of_run.slot.clone();
+    let (messages, origin_none) = (facts.major() >= 14, plan.config.origin == Origin::None);
+    let starting = tokio::task::spawn_blocking(move || {
+        let names: Vec<&str> = publications.iter().map(String::as_str).collect();
+        connection.start(Start { slot: &slot, from, publications: &names, messages, origin_none })
+    });
+    let (reader, writer) = unwound(starting.await).map_err(|error| {
         fault::wire(format!("starting replication from slot `{}`", plan_of_run.slot), error)
     })?;
     step!("slot-started");
@@ -124,10 +137,16 @@ pub(super) async fn prepare(plan: &Plan, context: &SourceContext) -> Result<Prep
 /// A server whose sessions carry a name that tells ours from others'.
 pub(super) fn server(plan: &Plan, owner: &str) -> Result<Server, Fault> {
     let mut url = plan.url.clone();
-    if url.application_name == crate::url::APPLICATION_NAME {
-        url.application_name = format!("forebay {} {owner}", plan.source);
-    }
+    url.application_name = application_name(plan, owner);
     Server::new(url).map_err(fault::tls)
+}
+
+/// What our sessions call themselves: the owner first, because the server keeps 63 bytes of it.
+fn application_name(plan: &Plan, owner: &str) -> String {
+    let mut name = format!("{owner} {} {}", plan.url.application_name, plan.source);
+    let most = (0..=MAX_APPLICATION_NAME.min(name.len())).rev().find(|&at| name.is_char_boundary(at));
+    name.truncate(most.unwrap_or(0));
+    name
 }
 
 fn read_position(position: &forebay_api::Position) -> Result<Resume, Fault> {
@@ -192,28 +211,66 @@ fn judge_facts(plan: &Plan, facts: &Facts) -> Result<(), Fault> {
 }
 
 fn identify(connection: &mut Connection) -> Result<(System, Vec<Switch>), Fault> {
-    tokio::task::block_in_place(|| {
-        let system =
-            connection.identify().map_err(|error| fault::wire("asking which cluster this is", error))?;
-        let history = connection
-            .timeline_history(system.timeline)
-            .map_err(|error| fault::wire("reading the history of the timeline", error))?;
-        Ok((system, history))
-    })
+    let system = connection.identify().map_err(|error| fault::wire("asking which cluster this is", error))?;
+    let history = connection
+        .timeline_history(system.timeline)
+        .map_err(|error| fault::wire("reading the history of the timeline", error))?;
+    Ok((system, history))
+}
+
+/// Runs commands of a replication connection where they may block. When nobody waits any more, because the source was
+/// told to stop, the server is asked to end the command, so that the thread ends too.
+async fn commanding<T: Send + 'static>(
+    mut connection: Connection,
+    commands: impl FnOnce(&mut Connection) -> T + Send + 'static,
+) -> (Connection, T) {
+    let mut unfinished = CancelOnDrop(Some(connection.canceller()));
+    let running = tokio::task::spawn_blocking(move || {
+        let result = commands(&mut connection);
+        (connection, result)
+    });
+    let finished = unwound(running.await);
+    unfinished.0 = None;
+    finished
+}
+
+struct CancelOnDrop(Option<Canceller>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(canceller) = self.0.take() {
+            // The task ends by itself within `connect_timeout`; the runtime waits for it at its own end.
+            tokio::task::spawn_blocking(move || canceller.cancel());
+        }
+    }
+}
+
+/// What a blocking task came to; its panic is ours.
+fn unwound<T>(ended: Result<T, tokio::task::JoinError>) -> T {
+    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// A fingerprint of what decides which messages come: nothing of the slot or of our own state.
-fn epoch(system: u64, facts: &Facts, publications: &[String], origin: Origin) -> u64 {
-    let messages = facts.major() >= 14;
-    let text = format!("{system}/{}/{publications:?}/{messages}/{origin:?}", facts.database);
+fn epoch(system: u64, facts: &Facts, publications: &[String], plan: &Plan) -> u64 {
+    let (messages, origin, incarnation) = (facts.major() >= 14, plan.config.origin, plan.config.incarnation);
+    let text = format!("{system}/{}/{publications:?}/{messages}/{origin:?}/{incarnation}", facts.database);
     let digest = Sha256::digest(text.as_bytes());
     u64::from_be_bytes(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
 }
 
-fn create_slot(connection: &mut Connection, plan: &Plan, temporary: bool) -> Result<Lsn, Fault> {
-    let slot = NewSlot { name: &plan.slot, temporary, failover: plan.config.failover };
+async fn create_slot(
+    connection: Connection,
+    plan: &Plan,
+    temporary: bool,
+) -> Result<(Connection, Lsn), Fault> {
+    // A temporary slot is gone with its connection, so there is nothing to keep on standbys.
+    let (name, failover) = (plan.slot.clone(), plan.config.failover && !temporary);
     let begun = Instant::now();
-    let lsn = tokio::task::block_in_place(|| connection.create_slot(slot, SLOT_LIMIT)).map_err(|error| {
+    let (connection, created) = commanding(connection, move |connection| {
+        connection.create_slot(NewSlot { name: &name, temporary, failover }, SLOT_LIMIT)
+    })
+    .await;
+    let lsn = created.map_err(|error| {
         fault::wire(
             format!("creating slot `{}`, which waits for the transactions that run", plan.slot),
             error,
@@ -222,7 +279,7 @@ fn create_slot(connection: &mut Connection, plan: &Plan, temporary: bool) -> Res
     step!("slot-created");
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     info!(source = %plan.source, slot = %plan.slot, lsn = %lsn, took_ms = took, "slot created");
-    Ok(lsn)
+    Ok((connection, lsn))
 }
 
 /// What the decision about a slot looks at.
@@ -233,6 +290,8 @@ struct Ready<'a> {
     system: &'a System,
     timelines: &'a Timelines,
     stream: &'a Arc<StreamId>,
+    /// Whether the server follows another.
+    standby: bool,
 }
 
 impl Ready<'_> {
@@ -241,8 +300,8 @@ impl Ready<'_> {
         &self,
         before: Option<Resume>,
         base: &mut Resume,
-        connection: &mut Connection,
-    ) -> Result<Lsn, Fault> {
+        connection: Connection,
+    ) -> Result<(Connection, Lsn), Fault> {
         let found = self.idle_slot(&base.owner).await?;
         if let Some(before) = before.as_ref() {
             self.fence(before)?;
@@ -258,14 +317,14 @@ impl Ready<'_> {
                 } else {
                     info!(source = %self.plan.source, slot = %self.plan.slot, lsn = %confirmed, "the slot was created and its position not stored: going on with it");
                 }
-                Ok(confirmed)
+                Ok((connection, confirmed))
             }
             (Some(slot), Some(stored)) => {
                 let confirmed = self.usable(&slot)?;
                 if confirmed > stored {
                     return Err(self.gap(stored, confirmed));
                 }
-                Ok(stored)
+                Ok((connection, stored))
             }
         }
     }
@@ -274,7 +333,7 @@ impl Ready<'_> {
     async fn idle_slot(&self, owner: &str) -> Result<Option<Slot>, Fault> {
         let deadline = Instant::now() + BUSY_LIMIT;
         let name = &self.plan.slot;
-        let ours = format!("forebay {} {owner}", self.plan.source);
+        let ours = application_name(self.plan, owner);
         let mut told = false;
         loop {
             let slot = catalog::slot(self.sql, name)
@@ -321,13 +380,13 @@ impl Ready<'_> {
     }
 
     /// Stores the intent, creates the slot, stores where it begins.
-    async fn create(&self, base: &mut Resume, connection: &mut Connection) -> Result<Lsn, Fault> {
+    async fn create(&self, base: &mut Resume, connection: Connection) -> Result<(Connection, Lsn), Fault> {
         self.store(base.clone()).await?;
         step!("slot-intended");
-        let lsn = create_slot(connection, self.plan, false)?;
+        let (connection, lsn) = create_slot(connection, self.plan, false).await?;
         self.store(base.at(self.system.timeline, lsn)).await?;
         step!("slot-position-stored");
-        Ok(lsn)
+        Ok((connection, lsn))
     }
 
     /// Sends a position without events and waits until it is stored.
@@ -383,6 +442,19 @@ impl Ready<'_> {
             );
         }
         let Some(stored) = before.lsn else { return Ok(()) };
+        if before.timeline == self.system.timeline && stored > self.system.flushed {
+            let error =
+                format!("the position is {stored}, and the server's log ends at {}", self.system.flushed);
+            if self.standby {
+                // It has not received so far yet; it will.
+                return Err(Fault::retryable("comparing the stored position with the server", error));
+            }
+            return refuse(
+                format!("{error}: the server was set back to an earlier state"),
+                "raise `incarnation`, `forebay checkpoint reset`, and begin anew with a fresh copy at the destinations: they \
+                 hold changes that the database has lost",
+            );
+        }
         if before.timeline > self.system.timeline {
             return refuse(
                 format!(

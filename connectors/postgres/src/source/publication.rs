@@ -99,6 +99,7 @@ pub(super) async fn ensure(client: &Client, plan: &Plan) -> Result<Vec<String>, 
         catalog::publication(client, &plan.publication).await.map_err(|e| fault::sql(doing(), e))?;
     let tables = catalog::tables(client).await.map_err(|e| fault::sql(doing(), e))?;
     let selection = Selection::of(plan, &tables);
+    refuse_missing_columns(client, plan).await?;
     if plan.config.publication_mode == PublicationMode::Existing {
         return use_as_it_is(plan, existing, &tables);
     }
@@ -133,6 +134,10 @@ pub(super) async fn ensure(client: &Client, plan: &Plan) -> Result<Vec<String>, 
                 create(client, plan, &plan.publication, &wide_target(plan), "").await?;
             } else {
                 ours(plan, &plan.publication, existing.as_ref())?;
+                if let Err(fault) = refuse_keyless(plan, &tables) {
+                    // It is too late to keep them out; whoever made them must hear of it.
+                    warn!(source = %plan.source, error = %fault, remedy = fault.remedy(), "the publication holds tables without a replica identity");
+                }
             }
             publications.push(plan.publication.clone());
         }
@@ -147,6 +152,21 @@ pub(super) async fn drop_ours(client: &Client, names: &[String]) -> Result<(), t
         client.batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", escape_identifier(name))).await?;
     }
     Ok(())
+}
+
+/// A rule for a column that is not there protects nothing, and whoever wrote it believes that it does.
+async fn refuse_missing_columns(client: &Client, plan: &Plan) -> Result<(), Fault> {
+    let rules: Vec<String> =
+        [&plan.config.columns.exclude, &plan.config.columns.hash].into_iter().flatten().cloned().collect();
+    let missing = catalog::missing_columns(client, &rules)
+        .await
+        .map_err(|e| fault::sql("looking for the columns of `columns`", e))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let error = format!("there is no column `{}`", missing.join("`, `"));
+    Err(Fault::fatal("applying `columns`", Blame::Configuration, error)
+        .with_remedy("write `schema.table.column`, in the case that the catalog has; for partitions, of the partitioned table"))
 }
 
 fn use_as_it_is(plan: &Plan, existing: Option<Publication>, tables: &[Table]) -> Result<Vec<String>, Fault> {

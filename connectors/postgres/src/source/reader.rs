@@ -27,6 +27,9 @@ use crate::wire::{Read, ReadHalf};
 const ROWS: usize = 256;
 /// or at so many bytes, whichever comes first.
 const BYTES: usize = 256 * 1024;
+/// After so many pieces of the stream at the latest the position is sent off and a stop is heard, though nothing of them
+/// was wanted.
+const PIECES: usize = 16 * 1024;
 
 /// A server that said nothing for so long, although every status update asks it to answer, is not there any more.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -85,6 +88,10 @@ pub(super) struct Reader {
     /// The current timeline, which positions are on.
     pub timeline: u32,
     pub burst: Burst,
+    /// It has waited in `send`, and what gathered meanwhile is not read yet: requests in it say nothing of now.
+    pub waited: bool,
+    /// Pieces taken since something was sent off.
+    pub taken: usize,
 }
 
 /// Requests for an answer at one place.
@@ -119,7 +126,10 @@ impl Reader {
     pub(super) fn run(mut self) -> Result<End, Fault> {
         loop {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
-            let full = self.transcriber.draft.len() >= ROWS || self.transcriber.draft.buf.len() >= BYTES;
+            self.taken += 1;
+            let full = self.transcriber.draft.len() >= ROWS
+                || self.transcriber.draft.buf.len() >= BYTES
+                || self.taken >= PIECES;
             let turn = if full { Turn::Flush } else { self.step()? };
             let end = match turn {
                 Turn::Go => continue,
@@ -146,6 +156,7 @@ impl Reader {
             Read::Frame(bytes) => bytes,
             Read::Empty => {
                 self.shared.caught_up.store(true, Ordering::Relaxed);
+                self.waited = false;
                 if self.half.quiet() > SILENCE {
                     let error = format!("the server has said nothing for {} s", SILENCE.as_secs());
                     return Err(Fault::retryable("reading the stream", error));
@@ -160,7 +171,7 @@ impl Reader {
                 self.shared.received.fetch_max(wal_end.0, Ordering::Relaxed);
                 if reply {
                     self.shared.asked.notify_one();
-                    if self.burst.count(wal_end, Instant::now()) {
+                    if !self.waited && self.burst.count(wal_end, Instant::now()) {
                         return Ok(Turn::End(End::ServerWaits));
                     }
                 }
@@ -185,6 +196,7 @@ impl Reader {
 
     /// Sends off what has gathered; `Some` when the pipeline takes nothing more.
     fn flush(&mut self) -> Option<End> {
+        self.taken = 0;
         let transcriber = &mut self.transcriber;
         let boundary = transcriber.boundary.filter(|boundary| *boundary > self.sent);
         if transcriber.draft.is_empty() && boundary.is_none() {
@@ -199,8 +211,12 @@ impl Reader {
         self.shared.newest.store(transcriber.newest, Ordering::Relaxed);
         let position = boundary.map(|lsn| self.resume.at(self.timeline, lsn).position());
         self.shared.sending.store(true, Ordering::Relaxed);
+        let waiting_since = Instant::now();
         let sent = self.runtime.block_on(self.outlet.send(chunk, position));
         self.shared.sending.store(false, Ordering::Relaxed);
+        if waiting_since.elapsed() > BURST_WITHIN / 10 {
+            self.waited = true;
+        }
         step!("sent");
         if sent.is_err() {
             return Some(End::Stopped);

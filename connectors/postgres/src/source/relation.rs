@@ -46,18 +46,23 @@ impl Shape {
                 .map_err(|error| fault::sql(doing(), error))?;
             columns.0.iter_mut().for_each(|column| column.key = key.contains(&column.name));
         }
-        treat(&mut columns, plan, schema, relation.name)?;
-        let wanted = plan.wants(schema, relation.name);
+        // A partition is what the partitioned table is that it belongs to, whatever its own name.
+        let root = catalog::root(client, relation.id).await.map_err(|error| fault::sql(doing(), error))?;
+        let root = root.as_ref().map(|(schema, table)| (schema.as_str(), table.as_str()));
+        let names: Vec<(&str, &str)> = [Some((schema, relation.name)), root].into_iter().flatten().collect();
+        treat(&mut columns, plan, &names)?;
+        let wanted = plan.wants_any(&names);
         Ok(Shape { subject: subject(plan, schema, relation.name), columns, wanted })
     }
 }
 
-/// Excludes and hashes what the configuration says.
-fn treat(columns: &mut Columns, plan: &Plan, schema: &str, table: &str) -> Result<(), Fault> {
+/// Excludes and hashes what the configuration says of a table under any of its names.
+fn treat(columns: &mut Columns, plan: &Plan, names: &[(&str, &str)]) -> Result<(), Fault> {
     let rules = &plan.config.columns;
     for column in &mut columns.0 {
-        let name = format!("{schema}.{table}.{}", column.name);
-        if rules.exclude.contains(&name) {
+        let names: Vec<String> =
+            names.iter().map(|(schema, table)| format!("{schema}.{table}.{}", column.name)).collect();
+        if let Some(name) = names.iter().find(|name| rules.exclude.contains(name)) {
             if column.key {
                 let error =
                     format!("column `{name}` belongs to the key, without which changes cannot be told apart");
@@ -65,7 +70,7 @@ fn treat(columns: &mut Columns, plan: &Plan, schema: &str, table: &str) -> Resul
                     .with_remedy("write it under `columns.hash` instead"));
             }
             column.treatment = Treatment::Exclude;
-        } else if rules.hash.contains(&name) {
+        } else if names.iter().any(|name| rules.hash.contains(name)) {
             column.treatment = Treatment::hash(rules.salt.as_deref().unwrap_or_default());
         }
     }

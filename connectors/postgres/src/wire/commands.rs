@@ -227,16 +227,35 @@ impl Connection {
         Ok(())
     }
 
+    /// What ends a command of this connection from another thread.
+    pub fn canceller(&self) -> Canceller {
+        Canceller { cancel_key: self.greeting.cancel_key, dial: self.dial.clone() }
+    }
+
     /// A server that waits for a lock does not notice that its client has gone, so it is told.
     fn cancel(&self) {
-        let Some((process, secret)) = self.greeting.cancel_key else { return };
+        self.canceller().cancel();
+    }
+}
+
+/// Ends the command that a connection runs, by a connection of its own, as PostgreSQL wants it.
+#[derive(Clone, Debug)]
+pub struct Canceller {
+    cancel_key: Option<(i32, i32)>,
+    dial: Dial,
+}
+
+impl Canceller {
+    /// Asks the server to end the command; blocks for `connect_timeout` at most.
+    pub fn cancel(&self) {
+        let Some((process, secret)) = self.cancel_key else { return };
         let deadline = Instant::now() + self.dial.timeout;
         let mut message = BytesMut::new();
         frontend::cancel_request(process, secret, &mut message);
         let sent = self.dial.open(deadline).and_then(|transport| transport.send_all(&message, deadline));
         if let Err(error) = sent {
-            // the command may go on, which harms nobody; the time limit itself is reported
-            debug!(error = %error, "a command that took too long could not be cancelled");
+            // the command may go on, which harms nobody
+            debug!(error = %error, "a command could not be cancelled");
         }
     }
 }

@@ -112,3 +112,29 @@ async fn a_slot_of_another_plugin_is_refused() {
         .await;
     refuses(Reading::of(&db, "public.orders", ""), 69, &["test_decoding", "name another `slot`"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_for_a_column_that_does_not_exist_is_refused() {
+    let db = orders(15, "nocolumn").await;
+    let rules = "    columns: {hash: [public.orders.emial]}";
+    refuses(Reading::of(&db, "public.orders", rules), 78, &["public.orders.emial"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_heard_while_the_slot_waits_for_a_long_transaction() {
+    let server = Postgres::start(15, &[]).await;
+    let db = server.database("longtx").await;
+    db.execute("CREATE TABLE orders (id int PRIMARY KEY)").await;
+    let long = db.connect().await;
+    long.batch_execute("BEGIN; INSERT INTO orders VALUES (1)").await.unwrap();
+    let mut reading = Reading::of(&db, "public.orders", "");
+    reading.daemon.start().await;
+    db.wait_until("SELECT count(*) = 1 FROM pg_replication_slots WHERE confirmed_flush_lsn IS NULL").await;
+    tokio::time::sleep(std::time::Duration::from_secs(22)).await;
+    assert_eq!(reading.daemon.get("/live").await.map(|(code, _)| code), Some(200), "waiting is not being stuck");
+    assert_eq!(reading.daemon.stop().await, 0);
+    long.batch_execute("COMMIT").await.unwrap();
+    reading.start().await;
+    db.execute("INSERT INTO orders VALUES (2)").await;
+    reading.exactly(1).await;
+}

@@ -264,7 +264,7 @@ limits: {{memory: 64MiB}}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_shutdown_of_the_server_is_not_held_up_by_a_destination_that_is_down() {
-    for rows in [10, 400_000] {
+    for rows in [10, 120_000] {
         let mut server = Postgres::start(15, &[]).await;
         let db = server.database("shutdown").await;
         db.execute("CREATE TABLE orders (id int PRIMARY KEY, body text)").await;
@@ -340,4 +340,18 @@ async fn a_promoted_server_goes_on_where_the_old_timeline_ended_and_a_lost_end_i
     let (code, said) = reading.refused().await;
     assert_eq!(code, 69, "{said}");
     assert!(said.contains("a failover lost the end of the log"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_set_back_in_time_is_refused() {
+    let db = orders(15, "setback").await;
+    let mut reading = Reading::of(&db, "public.orders", "");
+    reading.start().await;
+    assert_eq!(reading.daemon.stop().await, 0);
+    // As after a snapshot of the disk was restored: our position is beyond the end of the server's log.
+    let set = reading.daemon.command(&["checkpoint", "set", "db", "FFFF/0", "--yes", "-c", "forebay.yaml"]).await;
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    let (code, said) = reading.refused().await;
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("set back to an earlier state") && said.contains("incarnation"), "{said}");
 }

@@ -138,3 +138,43 @@ async fn names_of_every_kind_come_through() {
     assert_eq!(events[0]["source"]["table"], "a.\"b");
     assert_eq!(events[0]["payload"].to_string(), r#"{"Ä":1,"q\"x":"é"}"#);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_read_as_the_table_that_they_belong_to() {
+    for (major, via_root) in [(13, false), (15, true), (18, false)] {
+        let db = Postgres::shared(major).await.database("partitions").await;
+        db.execute(
+            "CREATE TABLE orders (id int, at date, card text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+             CREATE TABLE orders_2025 PARTITION OF orders FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+             CREATE TABLE orders_2026 PARTITION OF orders FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
+        )
+        .await;
+        let more = format!(
+            "    publish_via_partition_root: {via_root}\n    columns: {{exclude: [public.orders.card]}}"
+        );
+        let mut reading = Reading::of(&db, "public.orders", &more);
+        reading.start().await;
+        db.execute("INSERT INTO orders VALUES (1, '2025-05-05', 'secret'), (2, '2026-05-05', 'secret')").await;
+        db.execute("UPDATE orders SET at = '2026-06-06' WHERE id = 1").await;
+        // A row that moves to another partition is deleted in one and inserted into the other.
+        let events = reading.exactly(4).await;
+        let tables: Vec<&Value> = events.iter().map(|event| &event["source"]["table"]).collect();
+        if via_root {
+            assert_eq!(tables, ["orders"; 4]);
+        } else {
+            assert_eq!(tables, ["orders_2025", "orders_2026", "orders_2025", "orders_2026"], "PostgreSQL {major}");
+        }
+        let text = std::fs::read_to_string(reading.daemon.path("out.ndjson")).unwrap();
+        assert!(!text.contains("secret"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deferrable_key_is_no_identity() {
+    let db = Postgres::shared(15).await.database("deferrable").await;
+    db.execute("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE)").await;
+    let (code, said) = Reading::of(&db, "public.t", "").refused().await;
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("REPLICA IDENTITY"), "{said}");
+    db.execute("INSERT INTO t VALUES (1); UPDATE t SET id = 2").await;
+}
