@@ -4,7 +4,9 @@
 
 mod checker;
 mod cli;
+mod conformance;
 mod demo;
+mod kafka;
 mod postgres_destination;
 mod postgres_wire;
 mod proxy;
