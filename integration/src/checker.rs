@@ -177,6 +177,7 @@ impl<'a> Checker<'a> {
             self.report.note(Defect::Replay, || difference);
         }
         self.report.changes = self.ledger.changes.len() as u64;
+        self.report.ids = self.ids;
         self.report
     }
 }

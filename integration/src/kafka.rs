@@ -19,6 +19,8 @@ use crate::{PATIENCE, Proxy, Topic, free_ports, unique};
 /// What a broker says when it serves, and how often we look whether it has.
 const SERVES: &str = "Kafka Server started";
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// How long a broker may take to start: five seconds on a quiet machine, minutes where tests and builds share two cores.
+const START_LIMIT: Duration = Duration::from_secs(240);
 /// As the script lays them out: plain text, controller, three that are secure, one for a proxy.
 const PORTS: u16 = 6;
 const PROXIED_PORT: u16 = 5;
@@ -93,7 +95,7 @@ impl Kafka {
         }
         let process = Process::spawn(&mut command, Signal::KILL, Some(self.dir.path()));
         let process = self.process.insert(process.expect("bash is there"));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_LIMIT;
         loop {
             let said = std::fs::read_to_string(&log).expect("the log was created above");
             if said.contains(SERVES) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// How many offenders of each kind are shown.
 const SHOWN: usize = 5;
@@ -72,6 +73,9 @@ pub struct Report {
     pub others: u64,
     /// How many changes were committed.
     pub changes: u64,
+    /// The id of each committed change, in the order of the ledger; none where it never came. Two outputs agree when
+    /// these do.
+    pub ids: Vec<Option<Arc<str>>>,
     found: BTreeMap<Defect, Offenders>,
 }
 

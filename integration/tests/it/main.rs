@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "each function of this crate is a test or part of one")]
 
+mod chaos;
 mod checker;
 mod cli;
 mod conformance;
 mod demo;
 mod kafka;
 mod postgres_destination;
+mod postgres_source;
 mod postgres_wire;
 mod proxy;
 mod servers;
