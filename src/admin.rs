@@ -211,11 +211,7 @@ impl Status {
                 "Bytes of events between sources and destinations",
                 plain(self.memory().0 as f64),
             )?;
-            gauge(
-                "memory_budget_bytes",
-                "Bytes of events that may be there",
-                plain(self.memory().1 as f64),
-            )?;
+            gauge("memory_budget_bytes", "Bytes of events that may be there", plain(self.memory().1 as f64))?;
         }
         let build = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
         gauge("build_info", "The version that runs", vec![(build, 1.0)])?;
@@ -357,5 +353,71 @@ pub async fn notify_service_manager(status: Arc<Status>) {
             notify(&[sd_notify::NotifyState::Watchdog]);
         }
         tokio::time::sleep(every / 3).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A daemon with one source and one required destination, both reachable.
+    fn healthy() -> Status {
+        let telemetry = Telemetry::default();
+        let (reports, report) = (PipelineReports::default(), Report::default());
+        [&reports.source, &report].into_iter().for_each(|report| report.set_connected(true));
+        let lane = DestinationStatus {
+            name: "lake".into(),
+            kind: "kafka".into(),
+            required: true,
+            report,
+            figures: telemetry.lane("shop", "lake"),
+        };
+        let source = SourceStatus {
+            name: "shop".into(),
+            kind: "postgres".into(),
+            reports,
+            figures: telemetry.source("shop"),
+            stored: Arc::default(),
+            destinations: vec![lane],
+        };
+        Status {
+            name: "edge".into(),
+            environment: "test".into(),
+            started: Instant::now(),
+            budget: Budget::new(1),
+            sources: vec![source],
+            telemetry: Arc::new(telemetry),
+            ready_max_lag: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_is_stuck_turns_liveness_and_readiness_red_within_30_s_and_is_named() {
+        let loops = ["source `shop`", "stage of `shop`", "checkpoint of `shop`", "lane `shop` → `lake`"];
+        for (stuck, name) in loops.into_iter().enumerate() {
+            let status = healthy();
+            let source = &status.sources[0];
+            let reports = &source.reports;
+            let all =
+                [&reports.source, &reports.stage, &reports.checkpoint, &source.destinations[0].report];
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(29) {
+                assert!(begun.elapsed() > Duration::from_secs(10) || status.not_ready().is_empty());
+                tokio::time::advance(Duration::from_secs(1)).await;
+                let turning = all.iter().enumerate().filter(|(at, _)| *at != stuck);
+                turning.for_each(|(_, report)| report.turned());
+            }
+            assert_eq!(status.stuck().len(), 1, "{:?}", status.stuck());
+            assert!(status.stuck()[0].starts_with(name), "{:?}", status.stuck());
+            assert_eq!(status.not_ready(), status.stuck());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_away_turns_readiness_red_and_not_liveness() {
+        let status = healthy();
+        status.sources[0].destinations[0].report.set_connected(false);
+        assert_eq!(status.not_ready(), ["required destination `lake` is not reachable from `shop`"]);
+        assert!(status.stuck().is_empty());
     }
 }

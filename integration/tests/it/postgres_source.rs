@@ -54,7 +54,9 @@ destinations:
     /// Starts and returns when it streams.
     async fn start(&mut self) {
         self.daemon.start().await;
-        self.daemon.wait_until("the source is connected", |status| status["sources"][0]["connected"] == true).await;
+        self.daemon
+            .wait_until("the source is connected", |status| status["sources"][0]["connected"] == true)
+            .await;
     }
 
     /// Waits for at least `count` events, then a moment more for surplus ones, and gives all of them.
@@ -116,7 +118,10 @@ async fn orders(major: u16, name: &str) -> Database {
 async fn the_changes_of_transactions_arrive_in_order_with_key_old_and_new_row() {
     for major in MAJORS {
         let db = orders(major, "parts").await;
-        db.execute("CREATE TABLE whole (id int PRIMARY KEY, body text); ALTER TABLE whole REPLICA IDENTITY FULL").await;
+        db.execute(
+            "CREATE TABLE whole (id int PRIMARY KEY, body text); ALTER TABLE whole REPLICA IDENTITY FULL",
+        )
+        .await;
         let mut reading = Reading::of(&db, "public.orders, public.whole", "");
         reading.start().await;
         db.execute("INSERT INTO orders VALUES (1, 'cup', 1.10), (2, 'plate', NULL)").await;
@@ -125,19 +130,29 @@ async fn the_changes_of_transactions_arrive_in_order_with_key_old_and_new_row() 
         db.execute("TRUNCATE orders, whole").await;
         let events = reading.exactly(10).await;
         let ops: Vec<&str> = events.iter().map(|event| event["op"].as_str().unwrap()).collect();
-        let expected = ["insert", "insert", "update", "update", "delete", "insert", "update", "delete", "truncate", "truncate"];
+        let expected = [
+            "insert", "insert", "update", "update", "delete", "insert", "update", "delete", "truncate",
+            "truncate",
+        ];
         assert_eq!(ops, expected, "PostgreSQL {major}");
         let [one, plate, raised, moved, gone, ..] = &events[..] else { unreachable!() };
         assert_eq!(one["payload"].to_string(), r#"{"id":1,"item":"cup","total":1.1}"#);
         assert_eq!(plate["payload"]["total"], Value::Null);
-        assert_eq!((one["source"]["ordinal"].clone(), plate["source"]["ordinal"].clone()), (0.into(), 1.into()));
+        assert_eq!(
+            (one["source"]["ordinal"].clone(), plate["source"]["ordinal"].clone()),
+            (0.into(), 1.into())
+        );
         assert_eq!(one["source"]["commit_lsn"], plate["source"]["commit_lsn"]);
         assert!(raised.get("before").is_none(), "the server gave nothing of the old row");
         assert_eq!(moved["before"]["id"], 2);
         assert_eq!(moved["key"]["id"], 3);
         assert_eq!((gone["key"]["id"].clone(), gone["payload"].clone()), (1.into(), Value::Null));
         assert_eq!(events[6]["before"]["body"], "a");
-        assert_eq!(events[6]["key"].to_string(), r#"{"id":1}"#, "the key is the primary key, not the identity");
+        assert_eq!(
+            events[6]["key"].to_string(),
+            r#"{"id":1}"#,
+            "the key is the primary key, not the identity"
+        );
         assert_eq!(events[8]["source"]["table"], "orders");
         assert_eq!(events[9]["source"]["table"], "whole");
         assert!(events[9]["id"].as_str().unwrap().ends_with(".1"), "{}", events[9]["id"]);
@@ -187,7 +202,10 @@ async fn logical_messages_are_delivered_and_heartbeats_are_not() {
         assert_eq!(events[0]["op"], "message");
         assert_eq!(events[0]["payload"]["content"], "{\"id\":1}");
         assert_eq!(events[1]["source"]["ordinal"], 1);
-        assert_eq!(events[2]["payload"].to_string(), r#"{"prefix":"outbox.now","encoding":"base64","content":"/w=="}"#);
+        assert_eq!(
+            events[2]["payload"].to_string(),
+            r#"{"prefix":"outbox.now","encoding":"base64","content":"/w=="}"#
+        );
         assert_eq!(events[3]["payload"]["id"], 2);
     }
 }

@@ -131,7 +131,11 @@ async fn a_stop_is_heard_while_the_slot_waits_for_a_long_transaction() {
     reading.daemon.start().await;
     db.wait_until("SELECT count(*) = 1 FROM pg_replication_slots WHERE confirmed_flush_lsn IS NULL").await;
     tokio::time::sleep(std::time::Duration::from_secs(22)).await;
-    assert_eq!(reading.daemon.get("/live").await.map(|(code, _)| code), Some(200), "waiting is not being stuck");
+    assert_eq!(
+        reading.daemon.get("/live").await.map(|(code, _)| code),
+        Some(200),
+        "waiting is not being stuck"
+    );
     assert_eq!(reading.daemon.stop().await, 0);
     long.batch_execute("COMMIT").await.unwrap();
     reading.start().await;

@@ -256,7 +256,7 @@ destinations:
 limits: {{memory: 64MiB}}
 ",
         db.url(),
-        db.url().replace("127.0.0.1", "127.0.0.1").replace(db.name(), "nobody_home"),
+        db.url().replace(db.name(), "nobody_home"),
         name = db.name()
     );
     Daemon::new(FOREBAY, &config)
@@ -349,7 +349,8 @@ async fn a_server_that_was_set_back_in_time_is_refused() {
     reading.start().await;
     assert_eq!(reading.daemon.stop().await, 0);
     // As after a snapshot of the disk was restored: our position is beyond the end of the server's log.
-    let set = reading.daemon.command(&["checkpoint", "set", "db", "FFFF/0", "--yes", "-c", "forebay.yaml"]).await;
+    let set =
+        reading.daemon.command(&["checkpoint", "set", "db", "FFFF/0", "--yes", "-c", "forebay.yaml"]).await;
     assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
     let (code, said) = reading.refused().await;
     assert_eq!(code, 69, "{said}");

@@ -154,7 +154,8 @@ async fn partitions_are_read_as_the_table_that_they_belong_to() {
         );
         let mut reading = Reading::of(&db, "public.orders", &more);
         reading.start().await;
-        db.execute("INSERT INTO orders VALUES (1, '2025-05-05', 'secret'), (2, '2026-05-05', 'secret')").await;
+        db.execute("INSERT INTO orders VALUES (1, '2025-05-05', 'secret'), (2, '2026-05-05', 'secret')")
+            .await;
         db.execute("UPDATE orders SET at = '2026-06-06' WHERE id = 1").await;
         // A row that moves to another partition is deleted in one and inserted into the other.
         let events = reading.exactly(4).await;
@@ -162,7 +163,11 @@ async fn partitions_are_read_as_the_table_that_they_belong_to() {
         if via_root {
             assert_eq!(tables, ["orders"; 4]);
         } else {
-            assert_eq!(tables, ["orders_2025", "orders_2026", "orders_2025", "orders_2026"], "PostgreSQL {major}");
+            assert_eq!(
+                tables,
+                ["orders_2025", "orders_2026", "orders_2025", "orders_2026"],
+                "PostgreSQL {major}"
+            );
         }
         let text = std::fs::read_to_string(reading.daemon.path("out.ndjson")).unwrap();
         assert!(!text.contains("secret"), "{text}");
