@@ -149,6 +149,9 @@ pub struct Registry {
     destinations: BTreeMap<&'static str, DestinationEntry>,
 }
 
+/// What a connector builds, or all that is wrong with its configuration.
+type Built<T> = Result<T, Vec<Mistake>>;
+
 type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A source connector with its types erased.
@@ -158,7 +161,7 @@ pub struct SourceEntry {
     /// The schema of its own keys.
     pub schema: Schema,
     /// See [`SourceConnector::build`].
-    pub build: fn(Value, &SourceSetting) -> Result<Box<dyn Source>, Vec<Mistake>>,
+    pub build: fn(Value, &SourceSetting) -> Built<Box<dyn Source>>,
     /// See [`SourceConnector::check`].
     pub check: for<'a> fn(Value, &'a SourceSetting) -> BoxFuture<'a, Vec<Finding>>,
     /// See [`SourceConnector::position`].
@@ -172,7 +175,7 @@ pub struct DestinationEntry {
     /// The schema of its own keys.
     pub schema: Schema,
     /// See [`DestinationConnector::build`].
-    pub build: fn(Value, &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>>,
+    pub build: fn(Value, &DestinationSetting) -> Built<Arc<dyn Destination>>,
     /// See [`DestinationConnector::check`].
     pub check: for<'a> fn(Value, &'a DestinationSetting) -> BoxFuture<'a, Vec<Finding>>,
 }
