@@ -384,7 +384,7 @@ mod tests {
             name: "edge".into(),
             environment: "test".into(),
             started: Instant::now(),
-            budget: Budget::new(1),
+            budgets: vec![Budget::new(1)],
             sources: vec![source],
             telemetry: Arc::new(telemetry),
             ready_max_lag: None,
@@ -398,8 +398,7 @@ mod tests {
             let status = healthy();
             let source = &status.sources[0];
             let reports = &source.reports;
-            let all =
-                [&reports.source, &reports.stage, &reports.checkpoint, &source.destinations[0].report];
+            let all = [&reports.source, &reports.stage, &reports.checkpoint, &source.destinations[0].report];
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_secs(29) {
                 assert!(begun.elapsed() > Duration::from_secs(10) || status.not_ready().is_empty());
