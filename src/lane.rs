@@ -277,23 +277,26 @@ impl Lane {
             remedy = fault.remedy(), records = group.progress.open(), "delivery failed; trying again"
         );
         self.report.set_connected(false);
-        self.persist(group, fault).await?;
+        let mut works = self.persist(group, fault).await?;
         for group in later {
             let stream = stream_of(&group);
             let outcome = self.attempt_from_held(group, &stream).await?;
-            if let Some((group, fault)) = self.conclude(outcome).await? {
-                self.persist(group, fault).await?;
-            }
+            works = match self.conclude(outcome).await? {
+                Some((group, fault)) => self.persist(group, fault).await?,
+                None => true,
+            };
         }
-        info!(
-            source = %self.settings.source, destination = %self.settings.destination,
-            after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "delivery works again"
-        );
+        if works {
+            info!(
+                source = %self.settings.source, destination = %self.settings.destination,
+                after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "delivery works again"
+            );
+        }
         Ok(())
     }
 
-    /// Tries one group until it is done, or, best effort, until its attempts are used up.
-    async fn persist(&mut self, group: Group, fault: Fault) -> Result<(), Fault> {
+    /// Tries one group until it is done, or, best effort, until its attempts are used up; whether it is done.
+    async fn persist(&mut self, group: Group, fault: Fault) -> Result<bool, Fault> {
         let stream = stream_of(&group);
         let (mut group, mut fault) = (group, fault);
         loop {
@@ -306,7 +309,7 @@ impl Lane {
                     attempts = group.attempts, records = group.progress.open(), "records dropped by a best-effort destination"
                 );
                 self.drop_group(group);
-                return Ok(());
+                return Ok(false);
             }
             group.reopen_successors();
             self.pause(group.attempts, &fault).await;
@@ -323,7 +326,7 @@ impl Lane {
                 }
             };
             match self.conclude(outcome).await? {
-                None => return Ok(()),
+                None => return Ok(true),
                 Some(again) => (group, fault) = again,
             }
         }
@@ -506,13 +509,15 @@ impl Lane {
         self.turning(tokio::time::sleep(self.settings.retry.wait(attempts, asked))).await;
     }
 
-    /// Waits for a future and says meanwhile that the lane turns: waiting is not being stuck.
+    /// Waits for a future and says meanwhile and at its end that the lane turns: waiting is not being stuck, and
+    /// neither is a loop of many short waits.
     async fn turning<F: Future>(&self, future: F) -> F::Output {
         let mut future = std::pin::pin!(future);
         loop {
-            match tokio::time::timeout(TURN, future.as_mut()).await {
-                Ok(output) => return output,
-                Err(_) => self.report.turned(),
+            let waited = tokio::time::timeout(TURN, future.as_mut()).await;
+            self.report.turned();
+            if let Ok(output) = waited {
+                return output;
             }
         }
     }

@@ -488,3 +488,39 @@ async fn a_source_whose_marks_do_not_ascend_is_stopped_before_anything_is_taken_
     assert_eq!(world.stored(), Some(8));
     assert_eq!(a.numbers(), [5, 6, 7]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_destination_is_away_turns_however_short_its_waits_are() {
+    struct Away {
+        opens: bool,
+    }
+    #[async_trait]
+    impl Destination for Away {
+        async fn open(&self) -> Result<(), Fault> {
+            if self.opens { Ok(()) } else { Err(Fault::retryable("connecting", "nobody listens")) }
+        }
+
+        async fn deliver(&self, _: Delivery) -> Result<(), Fault> {
+            Err(Fault::retryable("writing", "nobody listens"))
+        }
+    }
+    for (opens, required) in [(true, true), (false, true), (false, false)] {
+        let source = Scripted { wait: true, ..all(10) };
+        let mut world = World::new(source, vec![(Arc::new(Memory::default()), required)]);
+        world.pipeline.lanes[0].destination = Arc::new(Away { opens });
+        let report = world.pipeline.lanes[0].report.clone();
+        let shutdown = Shutdown::default();
+        let watching = async {
+            for _ in 0..60 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                assert!(
+                    report.idle() < Report::MUST_TURN_WITHIN,
+                    "(opens, required) = {:?}",
+                    (opens, required)
+                );
+            }
+            shutdown.abort.cancel();
+        };
+        tokio::join!(world.pipeline.generation(&shutdown), watching);
+    }
+}
