@@ -2,12 +2,14 @@
 //! that folder.
 //!
 //! Invariants: [`CheckpointStore::save`] returns only after the position is on disk; a file that cannot be read, or
-//! that a newer Forebay wrote, is an error for the operator and never a fresh start.
+//! that a newer Forebay wrote, is an error for the operator and never a fresh start. After a failure the database is
+//! closed and opened anew, because redb refuses everything once its disk has failed, and a full disk gets better.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -81,8 +83,31 @@ pub trait CheckpointStore: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct FileStore {
     path: PathBuf,
-    database: Arc<Database>,
+    database: Arc<Handle>,
     lease: u64,
+}
+
+/// The database between two uses: `None` after a failure, until it was opened anew. Another daemon that comes in
+/// between takes the next lease, so nothing is stored here any more.
+#[derive(Debug)]
+struct Handle(Mutex<Option<Database>>);
+
+impl Handle {
+    /// Does `work`; blocks on the disk.
+    fn with<T>(
+        &self,
+        path: &Path,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let mut handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match handle.take() {
+            Some(database) => database,
+            None => Database::open(path)?,
+        };
+        let done = work(&database)?;
+        *handle = Some(database);
+        Ok(done)
+    }
 }
 
 impl FileStore {
@@ -96,11 +121,15 @@ impl FileStore {
                     "create the folder and make it writable for this user, or set `data_dir` to another",
                 )
         })?;
-        let mut database = Database::create(&path).map_err(|error| refused(doing(), data_dir, error))?;
-        let intact = database.check_integrity().map_err(|error| refused(doing(), data_dir, error))?;
-        if !intact {
-            tracing::warn!(file = %path.display(), "the checkpoints were not closed in order and have been repaired");
-        }
+        let is_new = !path.exists();
+        let database = opened(&path).map_err(|error| {
+            if is_new && !matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+                // What a full disk left of a new file would be taken for damage at the next start; where it cannot be
+                // removed, that start says so.
+                let _ = std::fs::remove_file(&path);
+            }
+            refused(doing(), data_dir, error)
+        })?;
         let lease = take_lease(&database).map_err(|fault| match fault {
             LeaseError::Newer(format) => Fault::fatal(
                 doing(),
@@ -110,7 +139,7 @@ impl FileStore {
             .with_remedy("run the Forebay that wrote it, or a newer one"),
             LeaseError::Database(error) => damaged(doing(), data_dir, error),
         })?;
-        Ok(FileStore { path, database: Arc::new(database), lease })
+        Ok(FileStore { path, database: Arc::new(Handle(Mutex::new(Some(database)))), lease })
     }
 
     /// Opens the database for an operator's command, which creates none and may find it held by a running daemon.
@@ -130,8 +159,8 @@ impl FileStore {
     /// Everything that is stored, by key.
     pub fn all(&self) -> Result<BTreeMap<String, Checkpoint>, Fault> {
         let doing = || format!("reading the checkpoints in `{}`", self.path.display());
-        let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-            let transaction = self.database.begin_read()?;
+        let read = |database: &Database| -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+            let transaction = database.begin_read()?;
             let table = transaction.open_table(POSITIONS)?;
             let entries = table.iter()?;
             entries
@@ -140,7 +169,8 @@ impl FileStore {
                 })
                 .collect()
         };
-        let entries = read().map_err(|error| Fault::retryable(doing(), error))?;
+        let entries =
+            self.database.with(&self.path, read).map_err(|error| Fault::retryable(doing(), error))?;
         entries
             .into_iter()
             .map(|(key, value)| Ok((key, decode(&value).map_err(|e| self.unreadable(e))?)))
@@ -149,13 +179,15 @@ impl FileStore {
 
     /// Removes what is stored for a key; whether there was something.
     pub fn remove(&self, key: &str) -> Result<bool, Fault> {
-        let remove = || -> Result<bool, redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let remove = |database: &Database| -> Result<bool, redb::Error> {
+            let transaction = database.begin_write()?;
             let was_there = transaction.open_table(POSITIONS)?.remove(key)?.is_some();
             transaction.commit()?;
             Ok(was_there)
         };
-        remove().map_err(|error| Fault::retryable(format!("removing the checkpoint of `{key}`"), error))
+        self.database
+            .with(&self.path, remove)
+            .map_err(|error| Fault::retryable(format!("removing the checkpoint of `{key}`"), error))
     }
 
     fn unreadable(&self, error: serde_json::Error) -> Fault {
@@ -167,12 +199,12 @@ impl FileStore {
 #[async_trait]
 impl CheckpointStore for FileStore {
     async fn load(&self, key: &str) -> Result<Option<Checkpoint>, Fault> {
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(POSITIONS)?;
+        let read = |database: &Database| -> Result<Option<Vec<u8>>, redb::Error> {
+            let table = database.begin_read()?.open_table(POSITIONS)?;
             Ok(table.get(key)?.map(|value| value.value().to_vec()))
         };
         let doing = || format!("reading the checkpoint of `{key}` in `{}`", self.path.display());
-        let value = read().map_err(|error| Fault::retryable(doing(), error))?;
+        let value = self.database.with(&self.path, read).map_err(|error| Fault::retryable(doing(), error))?;
         value.map(|value| decode(&value)).transpose().map_err(|error| self.unreadable(error))
     }
 
@@ -183,25 +215,27 @@ impl CheckpointStore for FileStore {
             saved: crate::dead_letters::now_micros(),
         };
         let value = serde_json::to_vec(&stored).map_err(|error| SaveError::Io(error.into()))?;
-        let (database, key, lease) = (self.database.clone(), key.to_owned(), self.lease);
-        let save = move || -> Result<(), SaveError> {
-            let transaction = database.begin_write().map_err(io)?;
+        let (handle, path, key, lease) =
+            (self.database.clone(), self.path.clone(), key.to_owned(), self.lease);
+        let write = move |database: &Database| -> Result<Option<u64>, redb::Error> {
+            let transaction = database.begin_write()?;
             {
-                let meta = transaction.open_table(META).map_err(io)?;
-                let theirs = meta.get("lease").map_err(io)?.map_or(0, |value| value.value());
+                let meta = transaction.open_table(META)?;
+                let theirs = meta.get("lease")?.map_or(0, |value| value.value());
                 if theirs != lease {
-                    return Err(SaveError::Fenced { theirs, ours: lease });
+                    return Ok(Some(theirs));
                 }
-                transaction
-                    .open_table(POSITIONS)
-                    .map_err(io)?
-                    .insert(key.as_str(), value.as_slice())
-                    .map_err(io)?;
+                transaction.open_table(POSITIONS)?.insert(key.as_str(), value.as_slice())?;
             }
             step!("before-save");
-            transaction.commit().map_err(io)?;
+            transaction.commit()?;
             step!("saved");
-            Ok(())
+            Ok(None)
+        };
+        let save = move || match handle.with(&path, write) {
+            Ok(None) => Ok(()),
+            Ok(Some(theirs)) => Err(SaveError::Fenced { theirs, ours: lease }),
+            Err(error) => Err(SaveError::Io(error.into())),
         };
         tokio::task::spawn_blocking(save).await.map_err(|panic| SaveError::Io(panic.into()))?
     }
@@ -238,8 +272,19 @@ impl CheckpointStore for NothingStored {
     }
 }
 
-fn io(error: impl Into<redb::Error>) -> SaveError {
-    SaveError::Io(error.into().into())
+/// Opens or creates the database and looks at all of it. redb panics over some kinds of damage.
+fn opened(path: &Path) -> Result<Database, DatabaseError> {
+    let open = || {
+        let mut database = Database::create(path)?;
+        if !database.check_integrity()? {
+            tracing::warn!(file = %path.display(), "the checkpoints were not closed in order and have been repaired");
+        }
+        Ok(database)
+    };
+    catch_unwind(open).unwrap_or_else(|_| {
+        let what = "what is in it makes no sense".to_owned();
+        Err(DatabaseError::Storage(redb::StorageError::Corrupted(what)))
+    })
 }
 
 fn decode(value: &[u8]) -> Result<Checkpoint, serde_json::Error> {
@@ -300,14 +345,19 @@ fn refused(doing: String, data_dir: &Path, error: DatabaseError) -> Fault {
 
 fn damaged(doing: String, data_dir: &Path, error: impl Into<Box<dyn Error + Send + Sync>>) -> Fault {
     Fault::fatal(doing, Blame::Outside, error).with_remedy(format!(
-        "restore `{FILE}` from a backup; or move it out of `{}` and start again: each source then begins where its \
-         server still keeps what was not confirmed, and destinations get some events a second time",
+        "move `{FILE}` out of `{}` and start again: each source then begins where its server still keeps what was \
+         not confirmed, and destinations get some events a second time",
         data_dir.display()
     ))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use redb::{StorageBackend, backends::FileBackend};
+
     use super::*;
 
     fn checkpoint(text: &str, owed: u64) -> Checkpoint {
@@ -346,17 +396,94 @@ mod tests {
         std::fs::write(folder.path().join(FILE), vec![7; 8192]).unwrap();
         let fault = FileStore::open(folder.path()).unwrap_err();
         assert!(!fault.is_retryable());
-        assert!(fault.remedy().unwrap().contains("restore"), "{fault}");
+        assert!(fault.remedy().unwrap().contains("move `checkpoints.redb` out"), "{fault}");
         assert_eq!(std::fs::read(folder.path().join(FILE)).unwrap(), vec![7; 8192], "it is left as it was");
+    }
+
+    #[tokio::test]
+    async fn damage_that_the_database_panics_over_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::open(folder.path()).unwrap();
+        store.save("shop", &checkpoint("p", 0)).await.unwrap();
+        drop(store);
+        let path = folder.path().join(FILE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[4096..].fill(0xA5);
+        std::fs::write(&path, bytes).unwrap();
+        let fault = FileStore::open(folder.path()).unwrap_err();
+        assert!(fault.remedy().unwrap().contains("move `checkpoints.redb` out"), "{fault}");
+        assert!(path.exists(), "it is the operator's to move");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_is_used_again_once_it_has_space() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = FileStore::open(folder.path()).unwrap();
+        store.save("shop", &checkpoint("p1", 0)).await.unwrap();
+        drop(store.database);
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&store.path).unwrap();
+        let full = Arc::new(AtomicBool::new(false));
+        let disk = Disk { file: FileBackend::new(file).unwrap(), full: full.clone() };
+        let database = Database::builder().create_with_backend(disk).unwrap();
+        store.database = Arc::new(Handle(Mutex::new(Some(database))));
+        full.store(true, Relaxed);
+        assert!(matches!(store.save("shop", &checkpoint("p2", 0)).await, Err(SaveError::Io(_))));
+        full.store(false, Relaxed);
+        store.save("shop", &checkpoint("p3", 0)).await.unwrap();
+        assert_eq!(store.load("shop").await.unwrap(), Some(checkpoint("p3", 0)));
+    }
+
+    /// The file on a disk that can be full.
+    #[derive(Debug)]
+    struct Disk {
+        file: FileBackend,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn space(&self) -> io::Result<()> {
+            if self.full.load(Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.file.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.space()?;
+            self.file.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.file.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.space()?;
+            self.file.write(offset, data)
+        }
+
+        fn close(&self) -> io::Result<()> {
+            self.file.close()
+        }
     }
 
     #[tokio::test]
     async fn a_file_of_a_newer_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::open(folder.path()).unwrap();
-        let transaction = store.database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
-        transaction.commit().unwrap();
+        let newer = |database: &Database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(META)?.insert("format", FORMAT + 1)?;
+            transaction.commit().map_err(Into::into)
+        };
+        store.database.with(&store.path, newer).unwrap();
         drop(store);
         let fault = FileStore::open(folder.path()).unwrap_err();
         assert!(fault.to_string().contains("format 2"), "{fault}");
