@@ -83,11 +83,13 @@ impl SourceConnector for PostgresSource {
         if Resume::read(&whole).is_ok() {
             return Ok(whole);
         }
-        let forms =
-            "write an LSN such as `16/B374D848`, or a whole position as `forebay checkpoint show` prints it";
-        let lsn: Lsn = text.parse().map_err(|error| format!("{error}; {forms}"))?;
-        let stored = stored
-            .ok_or_else(|| format!("nothing is stored yet that an LSN could be a place in; {forms}"))?;
+        let lsn: Lsn = text.parse().map_err(|error| {
+            format!("{error}; or write a whole position as `forebay checkpoint show` prints it")
+        })?;
+        let stored = stored.ok_or(
+            "nothing is stored yet, and an LSN alone does not say of which server and slot it is; write a whole \
+             position as `forebay checkpoint show` prints it",
+        )?;
         let stored = Resume::read(stored).map_err(|error| error.to_string())?;
         Ok(stored.at(stored.timeline, lsn).position())
     }
