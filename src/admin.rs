@@ -104,6 +104,9 @@ impl Status {
             if !source.reports.source.connected() {
                 why.push(format!("source `{}` is not connected", source.name));
             }
+            if source.reports.source.connected() && !source.reports.checkpoint.connected() {
+                why.push(format!("the checkpoint of `{}` cannot be stored in `data_dir`", source.name));
+            }
             for lane in source.destinations.iter().filter(|lane| lane.required && !lane.report.connected()) {
                 why.push(format!(
                     "required destination `{}` is not reachable from `{}`",
@@ -364,7 +367,9 @@ mod tests {
     fn healthy() -> Status {
         let telemetry = Telemetry::default();
         let (reports, report) = (PipelineReports::default(), Report::default());
-        [&reports.source, &report].into_iter().for_each(|report| report.set_connected(true));
+        [&reports.source, &reports.checkpoint, &report]
+            .into_iter()
+            .for_each(|report| report.set_connected(true));
         let lane = DestinationStatus {
             name: "lake".into(),
             kind: "kafka".into(),
@@ -417,6 +422,14 @@ mod tests {
         let status = healthy();
         status.sources[0].destinations[0].report.set_connected(false);
         assert_eq!(status.not_ready(), ["required destination `lake` is not reachable from `shop`"]);
+        assert!(status.stuck().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_checkpoint_that_cannot_be_stored_turns_readiness_red() {
+        let status = healthy();
+        status.sources[0].reports.checkpoint.set_connected(false);
+        assert_eq!(status.not_ready(), ["the checkpoint of `shop` cannot be stored in `data_dir`"]);
         assert!(status.stuck().is_empty());
     }
 }

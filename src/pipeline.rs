@@ -349,6 +349,7 @@ struct Keeper {
 impl Keeper {
     async fn run(self) -> Result<(), Fault> {
         let mut owed_before = BTreeMap::new();
+        self.report.set_connected(true);
         loop {
             tokio::select! {
                 biased;
@@ -412,6 +413,7 @@ impl Keeper {
                         warn!(source = %self.name, error = %fault, "the checkpoint cannot be stored; nothing is confirmed until it can");
                     }
                     failed = true;
+                    self.report.set_connected(false);
                     self.report.turned();
                     tokio::time::sleep(TURN).await;
                 }
@@ -420,6 +422,7 @@ impl Keeper {
         if failed {
             info!(source = %self.name, "the checkpoint is stored again");
         }
+        self.report.set_connected(true);
         self.figures.saves.inc();
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(StoredAt { position: checkpoint.position.clone(), at: Some(Instant::now()) });
