@@ -153,9 +153,10 @@ impl Columns {
     ) -> Result<(), RowError> {
         self.check(row)?;
         let start = out.len();
-        for (at, (column, value)) in
-            self.0.iter().zip(row.values()).enumerate().filter(|(_, (column, _))| column.key)
-        {
+        // What follows the key's last column, most of a row as a rule, is not walked at all.
+        let end = self.0.iter().rposition(|column| column.key).map_or(0, |last| last + 1);
+        let columns = self.0[..end].iter().zip(row.values()).enumerate();
+        for (at, (column, value)) in columns.filter(|(_, (column, _))| column.key) {
             match sent_or_old(value, old, at) {
                 Value::Text(text) => column.write(text, out, notes)?,
                 Value::Null => column.write_null(out),

@@ -82,10 +82,11 @@ fn utf8(text: &[u8]) -> Result<&[u8], NotA> {
 
 /// Inside its strings JSON has no raw line breaks, so those that are there stand between tokens.
 pub(super) fn json(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
-    let start = out.len();
+    let mut clean = out.len();
     out.extend_from_slice(utf8(text)?);
-    while let Some(at) = memchr::memchr2(b'\n', b'\r', &out[start..]) {
-        out[start + at] = b' ';
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', &out[clean..]) {
+        out[clean + at] = b' ';
+        clean += at + 1;
     }
     Ok(())
 }

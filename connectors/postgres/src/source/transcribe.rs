@@ -24,7 +24,7 @@ use crate::time;
 pub(super) const HEARTBEAT: &str = "forebay.heartbeat";
 
 /// The transaction that is being read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Transaction {
     /// Timeline and commit LSN: what marks of its events begin with.
     major: (u32, u64),
@@ -34,9 +34,9 @@ struct Transaction {
     /// The number of the next message.
     ordinal: u32,
     /// `","commit_lsn":"0/16B37A0","xid":754,"ordinal":`, which follows each row's own LSN.
-    middle: String,
+    middle: Vec<u8>,
     /// `,"origin":null,"snapshot":false`.
-    end: String,
+    end: Vec<u8>,
 }
 
 /// Writes messages into a draft.
@@ -46,6 +46,8 @@ pub(super) struct Transcriber {
     messages: GlobSet,
     message_subject: Arc<Subject>,
     transaction: Option<Transaction>,
+    /// One that is over, for its buffers: there may be one transaction for each row.
+    spare: Transaction,
     notes: Notes,
     /// What is being written; the reader sends it off.
     pub draft: Draft,
@@ -64,6 +66,7 @@ impl Transcriber {
             messages,
             message_subject,
             transaction: None,
+            spare: Transaction::default(),
             notes: Notes::default(),
             draft: Draft::default(),
             boundary: None,
@@ -97,6 +100,7 @@ impl Transcriber {
                 if open.major.1 != commit.commit_lsn.0 {
                     return Err(out_of_place("a Commit of another transaction than the one that began"));
                 }
+                self.spare = open;
                 self.reached(commit.end_lsn);
                 Ok(())
             }
@@ -105,9 +109,10 @@ impl Transcriber {
                     .transaction
                     .as_mut()
                     .ok_or_else(|| out_of_place("an Origin outside a transaction"))?;
-                let mut name = Vec::new();
-                json::write_string(origin.name, &mut name);
-                open.end = format!(",\"origin\":{},\"snapshot\":false", String::from_utf8_lossy(&name));
+                open.end.clear();
+                open.end.extend_from_slice(b",\"origin\":");
+                json::write_string(origin.name, &mut open.end);
+                open.end.extend_from_slice(b",\"snapshot\":false");
                 Ok(())
             }
             Message::Insert(insert) => self.row(at, insert.relation, Op::Insert, None, Some(&insert.new)),
@@ -127,16 +132,10 @@ impl Transcriber {
         if self.transaction.is_some() {
             return Err(out_of_place("a Begin inside a transaction"));
         }
-        let time = time::unix_micros(begin.time);
-        self.newest = time;
-        self.transaction = Some(Transaction {
-            major: (self.timelines.owner(begin.commit_lsn), begin.commit_lsn.0),
-            time,
-            xid: begin.xid,
-            ordinal: 0,
-            middle: format!("\",\"commit_lsn\":\"{}\",\"xid\":{},\"ordinal\":", begin.commit_lsn, begin.xid),
-            end: ",\"origin\":null,\"snapshot\":false".to_owned(),
-        });
+        self.newest = time::unix_micros(begin.time);
+        let mut transaction = std::mem::take(&mut self.spare);
+        transaction.begin(self.timelines.owner(begin.commit_lsn), self.newest, begin);
+        self.transaction = Some(transaction);
         Ok(())
     }
 
@@ -248,6 +247,22 @@ impl Transcriber {
 }
 
 impl Transaction {
+    /// Becomes the transaction of a Begin, whatever it was before.
+    fn begin(&mut self, timeline: u32, time: i64, begin: &Begin) {
+        self.major = (timeline, begin.commit_lsn.0);
+        self.time = time;
+        self.xid = begin.xid;
+        self.ordinal = 0;
+        self.middle.clear();
+        self.middle.extend_from_slice(b"\",\"commit_lsn\":\"");
+        write_lsn(begin.commit_lsn, &mut self.middle);
+        self.middle.extend_from_slice(b"\",\"xid\":");
+        self.middle.extend_from_slice(itoa::Buffer::new().format(begin.xid).as_bytes());
+        self.middle.extend_from_slice(b",\"ordinal\":");
+        self.end.clear();
+        self.end.extend_from_slice(b",\"origin\":null,\"snapshot\":false");
+    }
+
     fn next_ordinal(&mut self) -> u32 {
         let ordinal = self.ordinal;
         // A non-transactional message has the last number; no transaction has so many changes.
@@ -261,9 +276,9 @@ impl Transaction {
         let out = &mut draft.buf;
         out.extend_from_slice(b"\"lsn\":\"");
         write_lsn(at, out);
-        out.extend_from_slice(self.middle.as_bytes());
+        out.extend_from_slice(&self.middle);
         out.extend_from_slice(itoa::Buffer::new().format(ordinal).as_bytes());
-        out.extend_from_slice(self.end.as_bytes());
+        out.extend_from_slice(&self.end);
         if !lower_bounds.is_empty() {
             out.extend_from_slice(b",\"lower_bounds\":{");
             out.extend_from_slice(lower_bounds);
