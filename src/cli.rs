@@ -1,7 +1,7 @@
 //! The command line: arguments, then a configuration, then one command, then an exit code.
 //!
 //! Invariants: what a command is asked for goes to stdout (of `run --dry-run` and `tail` only events), everything
-//! else to stderr; [`exit_code`] is the only place that knows exit codes; a command that fails says so once, with
+//! else to stderr; `exit_code` is the only place that knows exit codes; a command that fails says so once, with
 //! the causes and the remedy. Nothing here ends the process but a return from [`main`].
 
 use std::io::{ErrorKind, Write};

@@ -10,7 +10,7 @@
 //! transactions: after a crash a record may stand in its topic twice, with the same `forebay-id`.
 //!
 //! Invariant, on which order stands: a client ends with the first message that it could not write. What was queued
-//! behind that message is thrown out of the queue, nothing more is given to that client, and [`line`](mod@line) holds
+//! behind that message is thrown out of the queue, nothing more is given to that client, and `line` holds
 //! back whatever the lane had already handed over; then a new client begins where the old one failed.
 //!
 //! Reading order: `config`, `options` (what librdkafka is told), `destination` (deliver and settle), `line`, `client`

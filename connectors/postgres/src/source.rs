@@ -6,8 +6,8 @@
 //!    │ └── feedback (status updates) ◀── Committed ◀───┘
 //!    └──── monitor (heartbeats, slot, shutdown)
 //! ```
-//! [`prepare`] makes publication and slot and fences the stored position; [`transcribe`] turns messages into rows with
-//! marks; [`reader`] owns the thread; [`monitor`] runs beside it. The loop here waits for the first of them to end.
+//! `prepare` makes publication and slot and fences the stored position; `transcribe` turns messages into rows with
+//! marks; `reader` owns the thread; `monitor` runs beside it. The loop here waits for the first of them to end.
 
 mod catalog;
 mod check;
