@@ -45,8 +45,9 @@ fn outage() -> Duration {
     Duration::from_secs(if full() { 60 } else { 10 })
 }
 
-/// The part of a configuration that reads the workload's tables; whatever comes last is waited for at the start.
-fn reading(source: &Database) -> String {
+/// The part of a configuration that reads the workload's tables, with so much memory; a server that is away at the start
+/// is waited for.
+fn reading(source: &Database, memory: &str) -> String {
     format!(
         "sources:
   db:
@@ -58,7 +59,7 @@ fn reading(source: &Database) -> String {
     snapshot: never
     heartbeat: 200ms
 startup: {{wait: 10m}}
-limits: {{memory: 64MiB}}
+limits: {{memory: {memory}}}
 ",
         url = source.url(),
         name = source.name()

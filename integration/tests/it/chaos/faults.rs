@@ -142,7 +142,7 @@ async fn nothing_is_lost_out_of_order_or_stored_twice_under_random_faults() {
     let topic = kafka.topic("chaos", 3).await;
     let (to_table, to_extra) = (Proxy::to(server.server.port()).await, Proxy::to(server.server.port()).await);
     let (table, extra) = (behind(&to_table, server, &copy), behind(&to_extra, server, &copy));
-    let config = super::reading(&source) + &destinations(&table, &extra, &to_broker, topic.name());
+    let config = super::reading(&source, "64MiB") + &destinations(&table, &extra, &to_broker, topic.name());
     let mut daemon = Daemon::new(FOREBAY, &config);
     Workload::create_tables(source.url()).await;
     super::read_by(&mut daemon).await;

@@ -29,11 +29,13 @@ impl Crossing {
         let (source, copy) = (server.database("outage").await, server.database("copy").await);
         let to_table = Proxy::to(server.server.port()).await;
         let retry = if table_is_required { "{max: 1s}" } else { "{max: 200ms, attempts: 3}" };
-        let config = reading(&source)
+        // Room for all that a required table will owe; little of it for a best-effort one, whose queue must overflow.
+        let memory = if table_is_required { "256MiB" } else { "4MiB" };
+        let config = reading(&source, memory)
             + &format!(
                 "destinations:
-  files: {{type: file, path: files/out.ndjson}}
-  table: {{type: postgres, url: \"{}\", required: {table_is_required}, retry: {retry}, batch: {{records: {BATCH_RECORDS}}}}}
+  files: {{type: file, path: files/out.ndjson, batch: {{bytes: 256KiB}}}}
+  table: {{type: postgres, url: \"{}\", required: {table_is_required}, retry: {retry}, batch: {{records: {BATCH_RECORDS}, bytes: 256KiB}}}}
 ",
                 behind(&to_table, server, &copy)
             );
@@ -94,9 +96,9 @@ async fn a_required_destination_that_is_away_holds_the_position_and_loses_nothin
         .daemon
         .wait_until("the table is missed", |status| lane(status, "table")["connected"] == false)
         .await;
+    let files = crossing.files().0.len();
     sleep(outage() / 2).await; // what was stored before is confirmed by now
-    let (files, position_then) =
-        (crossing.files().0.len(), position(&crossing.daemon.status().await).clone());
+    let position_then = position(&crossing.daemon.status().await).clone();
     sleep(outage() / 2).await;
 
     let status = crossing.daemon.status().await;

@@ -101,7 +101,7 @@ async fn every_step(settings: Settings) {
     let server = Postgres::shared(15).await;
     let (source, copy) = (server.database("steps").await, server.database("copy").await);
     Workload::create_tables(source.url()).await;
-    let config = reading(&source)
+    let config = reading(&source, "64MiB")
         + &format!(
             "destinations:
   files: {{type: file, path: files/out.ndjson, rotate: {{bytes: 64KiB}}}}
