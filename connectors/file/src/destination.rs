@@ -14,8 +14,9 @@ use crate::config::FileConfig;
 use crate::ndjson_file::NdjsonFile;
 use crate::writer::Writer;
 
-/// Deliveries that may be under way: while one is synced, the next are queued, written and synced together.
-const IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
+/// Deliveries that may be under way: those that come until a sync is due are written and synced together. So many of
+/// a megabyte each are more than a disk takes in that time.
+const IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not 0");
 
 /// Appends records to a file, one a line.
 #[derive(Debug)]

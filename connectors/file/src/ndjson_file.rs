@@ -52,7 +52,7 @@ impl NdjsonFile {
         self.sync()?;
         self.open = None;
         let path = &self.config.path;
-        let durable = self.config.fsync == Fsync::Batch;
+        let durable = self.is_synced_by_us();
         let folder = place::folder(path);
         place::make_folder(folder, durable)
             .map_err(|error| judge(format!("making the folder `{}`", folder.display()), error))?;
@@ -79,6 +79,11 @@ impl NdjsonFile {
         // One huge record does not keep its memory for ever.
         self.lines.shrink_to(2 * WRITE_BYTES);
         result.inspect_err(|_| self.distrust())
+    }
+
+    /// Whether [`NdjsonFile::sync`] goes to the disk, or leaves that to the kernel.
+    pub(crate) fn is_synced_by_us(&self) -> bool {
+        self.config.fsync == Fsync::Batch
     }
 
     /// Makes durable what was appended. After a fault nothing since the last sync may be accepted.
@@ -146,12 +151,13 @@ impl NdjsonFile {
     }
 
     fn try_sync(&mut self) -> Result<(), Fault> {
+        let durable = self.is_synced_by_us();
         let Some(open) = &mut self.open else { return Ok(()) };
         if open.kept == open.len {
             return Ok(());
         }
         step!("file-written");
-        if self.config.fsync == Fsync::Batch {
+        if durable {
             open.file.sync_data().map_err(|error| judge(syncing(&self.config.path), error))?;
         }
         step!("file-synced");

@@ -1,7 +1,7 @@
 //! The thread that owns a file: it alone writes, syncs and rotates, in the order of its jobs.
 //!
-//! It writes what is queued, then syncs once for all of it: what came while the last sync ran shares the next one,
-//! so the disk sets the pace and no timer does.
+//! It writes what is queued, then syncs once for all of it. While records come without a pause, syncs keep a little
+//! distance, and what comes meanwhile shares the next one; after a pause the first delivery is synced at once.
 //!
 //! Invariant: when a delivery fails, or is given up by its lane, every later one of its stream is refused until the
 //! lane asks again what is held, which it does when it begins anew. So nothing lands before what it follows.
@@ -9,10 +9,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::Thread;
+use std::time::Duration;
 
 use forebay_api::{Blame, Delivery, Fault, StreamId};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::ndjson_file::NdjsonFile;
@@ -22,6 +24,10 @@ const JOBS: usize = 64;
 
 /// How many deliveries share a sync at most, so that the first does not wait for ever.
 const GROUP: usize = 64;
+
+/// How far apart syncs are at least. One costs the disk and the processor nearly as much for a kilobyte as for a
+/// megabyte, and no delivery waits long for so little.
+const SYNC_EVERY: Duration = Duration::from_millis(10);
 
 /// Where the answer to a job goes.
 type Reply = oneshot::Sender<Result<(), Fault>>;
@@ -62,7 +68,7 @@ impl Writer {
         let (jobs, queue) = mpsc::channel(JOBS);
         let thread = std::thread::Builder::new()
             .name("file-writer".to_owned())
-            .spawn(move || Work { file, failed: HashSet::new() }.run(queue))
+            .spawn(move || Work::new(file).run(queue))
             .map_err(|error| Fault::fatal("starting a thread for a file", Blame::Outside, error))?;
         Ok(Writer { jobs, wake: Wake(thread.thread().clone()) })
     }
@@ -102,9 +108,15 @@ struct Work {
     file: NdjsonFile,
     /// Streams with a failed delivery; see the module.
     failed: HashSet<Arc<StreamId>>,
+    /// When the last sync ended.
+    synced: Option<Instant>,
 }
 
 impl Work {
+    fn new(file: NdjsonFile) -> Work {
+        Work { file, failed: HashSet::new(), synced: None }
+    }
+
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut next = self.wait(&mut queue);
         while let Some(job) = next {
@@ -165,16 +177,15 @@ impl Work {
                 }
             }
             if written.len() < GROUP {
-                match queue.try_recv() {
-                    Ok(Job::Write(delivery, reply)) => next = Some((delivery, reply)),
-                    Ok(other) => behind = Some(other),
-                    // Nothing there, or nobody any more, which `wait` will see.
-                    Err(_) => {}
+                match self.before_sync(queue) {
+                    Some(Job::Write(delivery, reply)) => next = Some((delivery, reply)),
+                    other => behind = other,
                 }
             }
         }
         assert!(written.is_empty() || self.file.is_open(), "only what is in an open file can be synced");
         let mut synced = self.file.sync();
+        self.synced = Some(Instant::now());
         for (mut delivery, reply) in written {
             match std::mem::replace(&mut synced, Ok(())) {
                 Ok(()) => {
@@ -189,6 +200,16 @@ impl Work {
             }
         }
         behind
+    }
+
+    /// What is queued; where that is nothing, what has gathered by the time that the next sync is due. Nothing may mean
+    /// that nobody is there any more, which `wait` will see.
+    fn before_sync(&self, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        queue.try_recv().ok().or_else(|| {
+            let due = self.synced.filter(|_| self.file.is_synced_by_us())? + SYNC_EVERY;
+            std::thread::sleep(due.checked_duration_since(Instant::now())?);
+            queue.try_recv().ok()
+        })
     }
 
     fn append(&mut self, delivery: &Delivery, reply: &Reply) -> Result<(), Fault> {
@@ -299,7 +320,7 @@ mod tests {
         jobs.try_send(Job::Write(delivery(&stream, "{\"n\":1}").0, given_up)).unwrap();
         jobs.try_send(Job::Write(delivery(&stream, "{\"n\":2}").0, reply)).unwrap();
         let config = FileConfig { path: path.clone(), rotate: RotateConfig::default(), fsync: Fsync::Batch };
-        let work = Work { file: NdjsonFile::new(config), failed: HashSet::new() };
+        let work = Work::new(NdjsonFile::new(config));
         let thread = std::thread::spawn(move || work.run(queue));
         assert!(answer.await.unwrap().unwrap_err().is_retryable());
         let (reply, answer) = oneshot::channel();
@@ -325,7 +346,7 @@ mod tests {
             jobs.try_send(Job::Write(delivery, reply)).unwrap();
             answers.push((answer, back));
         }
-        let work = Work { file: NdjsonFile::new(config), failed: HashSet::new() };
+        let work = Work::new(NdjsonFile::new(config));
         let thread = std::thread::spawn(move || work.run(queue));
         for (answer, back) in answers {
             answer.await.unwrap().unwrap_err();
