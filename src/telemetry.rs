@@ -72,7 +72,8 @@ pub struct LaneFigures {
     pub filtered: Counter,
     /// Refused for their content, and stored as dead letters.
     pub dead_lettered: Counter,
-    /// Lost to a best-effort destination.
+    /// Lost to a best-effort destination; in the first run after a kill also what the run before had not handed over,
+    /// which is beyond the sum above because its events were counted then.
     pub dropped: Counter,
     /// Given back unsettled by a generation that ended; the source reads them again.
     pub returned: Counter,
