@@ -1,12 +1,15 @@
-//! What the daemon tells about itself: `/live`, `/ready`, `/metrics`, `/status`, on a port of its own.
+//! What the daemon tells about itself: `/live`, `/ready`, `/metrics`, `/status`, and the schemas of its events below
+//! `/s`, on a port of its own. And what it is told there: `/snapshot`.
 //!
 //! Liveness is about us alone: every loop turned lately. Readiness is about the world: what must be reachable is.
 //! Both are computed when they are asked for, from pulses that the loops set themselves; nothing is cached, so
 //! nothing can be stale.
 
 pub mod ask;
+mod metrics;
+pub mod schemas;
+pub mod snapshot;
 
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ use tracing::{error, info, warn};
 
 use crate::dead_letters::now_micros;
 use crate::pipeline::{PipelineReports, StoredAt};
+use crate::schemas::SourceSchemas;
+use crate::snapshot::SnapshotDesk;
 use crate::telemetry::{LaneFigures, SourceFigures, Telemetry};
 
 /// All that there is to tell.
@@ -58,6 +63,10 @@ pub struct SourceStatus {
     pub figures: SourceFigures,
     /// What is stored.
     pub stored: Arc<Mutex<Option<StoredAt>>>,
+    /// What is copied.
+    pub snapshots: Arc<SnapshotDesk>,
+    /// The schemas that it has generated.
+    pub schemas: Arc<SourceSchemas>,
     /// Its lanes.
     pub destinations: Vec<DestinationStatus>,
 }
@@ -170,57 +179,6 @@ impl Status {
         }
         problems
     }
-
-    /// The Prometheus text: counters, then what is read at this moment.
-    pub(crate) fn metrics(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode_registry(&mut text, &self.telemetry.registry)?;
-        let mut gauge = |name: &str, help: &str, samples: Vec<(String, f64)>| -> std::fmt::Result {
-            writeln!(text, "# HELP forebay_{name} {help}.\n# TYPE forebay_{name} gauge")?;
-            samples
-                .iter()
-                .try_for_each(|(labels, value)| writeln!(text, "forebay_{name}{{{labels}}} {value}"))
-        };
-        let of = |value: fn(&SourceStatus) -> Option<f64>| -> Vec<(String, f64)> {
-            let labelled =
-                |source: &SourceStatus| Some((format!("source=\"{}\"", source.name), value(source)?));
-            self.sources.iter().filter_map(labelled).collect()
-        };
-        let mut up = of(|source| Some(f64::from(u8::from(source.reports.source.connected()))));
-        for source in &self.sources {
-            for lane in &source.destinations {
-                let labels = format!("source=\"{}\",destination=\"{}\"", source.name, lane.name);
-                up.push((labels, f64::from(u8::from(lane.report.connected()))));
-            }
-        }
-        gauge("up", "Whether the source or destination is reachable", up)?;
-        gauge(
-            "checkpoint_age_seconds",
-            "Time since the checkpoint was stored",
-            of(SourceStatus::checkpoint_age),
-        )?;
-        for measure in Measure::ALL {
-            let samples = self.sources.iter().filter_map(|source| {
-                let value = *source.reports.source.measures().get(&measure)?;
-                Some((format!("source=\"{}\"", source.name), value))
-            });
-            gauge(measure.name(), measure.help(), samples.collect())?;
-        }
-        let plain = |value: f64| vec![(String::new(), value)];
-        #[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats")]
-        {
-            gauge(
-                "memory_used_bytes",
-                "Bytes of events between sources and destinations",
-                plain(self.memory().0 as f64),
-            )?;
-            gauge("memory_budget_bytes", "Bytes of events that may be there", plain(self.memory().1 as f64))?;
-        }
-        let build = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
-        gauge("build_info", "The version that runs", vec![(build, 1.0)])?;
-        // The text format wants its end marker last.
-        Ok(text.replace("# EOF\n", "") + "# EOF\n")
-    }
 }
 
 impl SourceStatus {
@@ -253,6 +211,7 @@ impl SourceStatus {
             "checkpoint": {"position": position, "age_seconds": self.checkpoint_age()},
             "measures": measures.iter().map(|(m, v)| (m.name().to_owned(), json!(v))).collect::<serde_json::Map<_, _>>(),
             "details": self.reports.source.details(),
+            "snapshot": self.snapshots.report(),
             "destinations": self.destinations.iter().map(DestinationStatus::to_json).collect::<Vec<_>>(),
         })
     }
@@ -294,12 +253,14 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>, end: Cancellation
     let live = get(|State(status): State<Arc<Status>>| async move { verdict(&status.stuck()) });
     let ready = get(|State(status): State<Arc<Status>>| async move { verdict(&status.not_ready()) });
     let routes = Router::new()
+        .merge(snapshot::routes())
+        .merge(schemas::routes())
         .route("/live", live.clone())
         .route("/livez", live.clone())
         .route("/healthz", live)
         .route("/ready", ready.clone())
         .route("/readyz", ready)
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::page))
         .route(
             "/status",
             get(|State(status): State<Arc<Status>>| async move { axum_json(&status.to_json()) }),
@@ -321,19 +282,6 @@ fn verdict(reasons: &[String]) -> Response {
 
 fn axum_json(value: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], value.to_string() + "\n").into_response()
-}
-
-async fn metrics(State(status): State<Arc<Status>>) -> Response {
-    match status.metrics() {
-        Ok(text) => {
-            const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()
-        }
-        Err(error) => {
-            warn!(error = %error, "metrics could not be written");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
 }
 
 /// Logs when the daemon is ready first, tells a service manager so (systemd, `Type=notify`), and, if that asked for a
@@ -364,12 +312,13 @@ mod tests {
     use super::*;
 
     /// A daemon with one source and one required destination, both reachable.
-    fn healthy() -> Status {
+    pub(super) fn healthy() -> Status {
         let telemetry = Telemetry::default();
         let (reports, report) = (PipelineReports::default(), Report::default());
         [&reports.source, &reports.checkpoint, &report]
             .into_iter()
             .for_each(|report| report.set_connected(true));
+        let state = Arc::new(crate::state::MemoryState::default());
         let lane = DestinationStatus {
             name: "lake".into(),
             kind: "kafka".into(),
@@ -383,6 +332,8 @@ mod tests {
             reports,
             figures: telemetry.source("shop"),
             stored: Arc::default(),
+            snapshots: Arc::new(SnapshotDesk::new("shop", state.clone(), telemetry.snapshot("shop"))),
+            schemas: Arc::new(SourceSchemas::new("shop", state)),
             destinations: vec![lane],
         };
         Status {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_api::{Blame, Fault, Position, step};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 /// The name of the database in `data_dir`.
@@ -190,6 +190,43 @@ impl FileStore {
             .map_err(|error| Fault::retryable(format!("removing the checkpoint of `{key}`"), error))
     }
 
+    /// Reads what is kept besides positions.
+    pub(crate) fn reading<T>(
+        &self,
+        read: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        self.database.with(&self.path, read)
+    }
+
+    /// Writes in one transaction, if the lease is still ours; durable when it returns.
+    pub(crate) async fn writing(
+        &self,
+        write: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
+    ) -> Result<(), SaveError> {
+        let (handle, path, lease) = (self.database.clone(), self.path.clone(), self.lease);
+        let work = move |database: &Database| -> Result<Option<u64>, redb::Error> {
+            let transaction = database.begin_write()?;
+            {
+                let meta = transaction.open_table(META)?;
+                let theirs = meta.get("lease")?.map_or(0, |value| value.value());
+                if theirs != lease {
+                    return Ok(Some(theirs));
+                }
+            }
+            write(&transaction)?;
+            step!("before-save");
+            transaction.commit()?;
+            step!("saved");
+            Ok(None)
+        };
+        let save = move || match handle.with(&path, work) {
+            Ok(None) => Ok(()),
+            Ok(Some(theirs)) => Err(SaveError::Fenced { theirs, ours: lease }),
+            Err(error) => Err(SaveError::Io(error.into())),
+        };
+        tokio::task::spawn_blocking(save).await.map_err(|panic| SaveError::Io(panic.into()))?
+    }
+
     fn unreadable(&self, error: serde_json::Error) -> Fault {
         let doing = format!("reading the checkpoints in `{}`", self.path.display());
         damaged(doing, self.path.parent().unwrap_or(&self.path), error)
@@ -215,29 +252,12 @@ impl CheckpointStore for FileStore {
             saved: crate::dead_letters::now_micros(),
         };
         let value = serde_json::to_vec(&stored).map_err(|error| SaveError::Io(error.into()))?;
-        let (handle, path, key, lease) =
-            (self.database.clone(), self.path.clone(), key.to_owned(), self.lease);
-        let write = move |database: &Database| -> Result<Option<u64>, redb::Error> {
-            let transaction = database.begin_write()?;
-            {
-                let meta = transaction.open_table(META)?;
-                let theirs = meta.get("lease")?.map_or(0, |value| value.value());
-                if theirs != lease {
-                    return Ok(Some(theirs));
-                }
-                transaction.open_table(POSITIONS)?.insert(key.as_str(), value.as_slice())?;
-            }
-            step!("before-save");
-            transaction.commit()?;
-            step!("saved");
-            Ok(None)
-        };
-        let save = move || match handle.with(&path, write) {
-            Ok(None) => Ok(()),
-            Ok(Some(theirs)) => Err(SaveError::Fenced { theirs, ours: lease }),
-            Err(error) => Err(SaveError::Io(error.into())),
-        };
-        tokio::task::spawn_blocking(save).await.map_err(|panic| SaveError::Io(panic.into()))?
+        let key = key.to_owned();
+        self.writing(move |transaction| {
+            transaction.open_table(POSITIONS)?.insert(key.as_str(), value.as_slice())?;
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -24,7 +24,9 @@ mod list;
 mod progress;
 mod run;
 mod schema;
+mod server;
 mod shell;
+mod snapshot;
 mod status;
 mod table;
 
@@ -68,6 +70,7 @@ enum Command {
     Demo(crate::demo::Options),
     Tail(run::Tail),
     Status(status::StatusOptions),
+    Snapshot(snapshot::Snapshot),
     Checkpoint(checkpoint::Checkpoint),
     /// Print the connectors and formats of this build
     List,
@@ -190,9 +193,10 @@ async fn perform(command: Command, console: &Console) -> Result<Finished, Failur
         Command::Demo(options) => return Ok(Box::pin(crate::demo::run(options)).await?),
         Command::Check(check) => check.run().await,
         Command::Status(status) => status.run().await,
+        Command::Snapshot(snapshot) => snapshot.run().await,
         Command::Checkpoint(checkpoint) => checkpoint.run().await,
         Command::List => print(&list::connectors()),
-        Command::Schema(schema) => schema.run(),
+        Command::Schema(schema) => schema.run().await,
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),
     }?;

@@ -26,7 +26,10 @@ use crate::format::Format;
 use crate::lane::{BatchLimits, LaneSettings, Retry};
 use crate::ledger::DestinationSet;
 use crate::pipeline::{LanePlan, Pipeline, PipelineReports};
+use crate::schemas::SourceSchemas;
 use crate::shutdown::Shutdown;
+use crate::snapshot::SnapshotDesk;
+use crate::state::{MemoryState, StateStore};
 use crate::supervise;
 use crate::telemetry::Telemetry;
 
@@ -78,7 +81,7 @@ impl Daemon {
     /// Builds everything that `settings` say and opens the checkpoints. Reaches nothing over the network.
     pub fn build(settings: &Settings, registry: &Registry) -> Result<Daemon, Fault> {
         let store = Arc::new(FileStore::open(&settings.data_dir)?);
-        let daemon = Daemon::assemble(settings, registry, store, false)?;
+        let daemon = Daemon::assemble(settings, registry, (store.clone(), store), false)?;
         Ok(Daemon { admin: Some(settings.admin.listen), ..daemon })
     }
 
@@ -93,13 +96,18 @@ impl Daemon {
             format,
             ..DestinationSettings::default()
         }];
-        Daemon::assemble(&settings, registry, Arc::new(NothingStored), true)
+        Daemon::assemble(
+            &settings,
+            registry,
+            (Arc::new(NothingStored), Arc::new(MemoryState::default())),
+            true,
+        )
     }
 
     fn assemble(
         settings: &Settings,
         registry: &Registry,
-        store: Arc<dyn CheckpointStore>,
+        (store, state): (Arc<dyn CheckpointStore>, Arc<dyn StateStore>),
         dry_run: bool,
     ) -> Result<Daemon, Fault> {
         let telemetry = Arc::new(Telemetry::default());
@@ -131,12 +139,17 @@ impl Daemon {
             let reports = PipelineReports::default();
             let figures = telemetry.source(&source.name);
             let stored = Arc::default();
+            let snapshots =
+                Arc::new(SnapshotDesk::new(&source.name, state.clone(), telemetry.snapshot(&source.name)));
+            let schemas = Arc::new(SourceSchemas::new(&source.name, state.clone()));
             sources.push(SourceStatus {
                 name: source.name.clone(),
                 kind: source.kind.clone(),
                 reports: reports.clone(),
                 figures: figures.clone(),
                 stored: Arc::clone(&stored),
+                snapshots: snapshots.clone(),
+                schemas: schemas.clone(),
                 destinations: plans.iter().map(|plan| status_of(plan, settings)).collect(),
             });
             pipelines.push(Pipeline {
@@ -146,6 +159,8 @@ impl Daemon {
                 lanes: plans,
                 instance: (settings.name.clone(), settings.environment.clone()),
                 store: store.clone(),
+                snapshots,
+                schemas,
                 budget,
                 drain: settings.shutdown.grace.as_duration(),
                 figures,

@@ -56,7 +56,10 @@ pub mod ledger;
 #[cfg(all(test, feature = "postgres", feature = "kafka", feature = "file"))]
 mod manual;
 pub mod pipeline;
+pub mod schemas;
 pub mod shutdown;
+pub mod snapshot;
 pub mod stage;
+pub mod state;
 pub mod supervise;
 pub mod telemetry;

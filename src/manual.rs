@@ -35,6 +35,7 @@ fn pages() -> Vec<PathBuf> {
 fn status() -> Status {
     let telemetry = Telemetry::default();
     let reports = PipelineReports::default();
+    let state = Arc::new(crate::state::MemoryState::default());
     Measure::ALL.into_iter().for_each(|measure| reports.source.set(measure, Some(1.0)));
     let destination = DestinationStatus {
         name: "lake".into(),
@@ -49,6 +50,12 @@ fn status() -> Status {
         reports,
         figures: telemetry.source("shop"),
         stored: Arc::default(),
+        snapshots: Arc::new(crate::snapshot::SnapshotDesk::new(
+            "shop",
+            state.clone(),
+            telemetry.snapshot("shop"),
+        )),
+        schemas: Arc::new(crate::schemas::SourceSchemas::new("shop", state)),
         destinations: vec![destination],
     };
     Status {

@@ -30,7 +30,9 @@ use crate::filter::Filter;
 use crate::format::{Encoder, Format};
 use crate::lane::{Joiner, Lane, LaneSettings, TURN};
 use crate::ledger::Ledger;
+use crate::schemas::SourceSchemas;
 use crate::shutdown::Shutdown;
+use crate::snapshot::SnapshotDesk;
 use crate::stage::{Stage, Way};
 use crate::telemetry::{LaneFigures, SourceFigures};
 
@@ -52,6 +54,10 @@ pub struct Pipeline {
     pub instance: (String, String),
     /// Where positions are stored.
     pub store: Arc<dyn CheckpointStore>,
+    /// What is copied, and how far it is.
+    pub snapshots: Arc<SnapshotDesk>,
+    /// The schemas that the source has generated.
+    pub schemas: Arc<SourceSchemas>,
     /// The memory that all pipelines share.
     pub budget: Budget,
     /// How long a generation may drain.
@@ -151,7 +157,10 @@ impl Pipeline {
     /// Where to resume. What best-effort destinations had not taken when the position was stored does not come again,
     /// because the position covers it: it is counted as dropped, once a process, and taken out of the checkpoint.
     async fn take_up(&self) -> Result<Option<Position>, Fault> {
-        let Some(checkpoint) = self.store.load(&self.name).await? else { return Ok(None) };
+        let Some(checkpoint) = self.store.load(&self.name).await? else {
+            self.snapshots.first_start().await?;
+            return Ok(None);
+        };
         if checkpoint.owed.is_empty() {
             self.owed_counted.store(true, Ordering::Relaxed);
             return Ok(Some(checkpoint.position));
@@ -204,6 +213,8 @@ impl Pipeline {
             committed: Committed::new(committed),
             stop: generation.stop.clone(),
             report: self.reports.source.clone(),
+            snapshots: self.snapshots.clone(),
+            schemas: self.schemas.clone(),
         };
         let source = self.source.clone();
         generation.tasks.spawn(async move { Task::Source(source.lock().await.run(context).await) });

@@ -13,6 +13,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+/// Tables by what their copy is at, without the prefix.
+pub const SNAPSHOT_TABLES: &str = "snapshot_tables";
+
+/// Rows that are left to copy, without the prefix.
+pub const SNAPSHOT_ROWS_LEFT: &str = "snapshot_estimated_rows_left";
+
 /// Labels of what belongs to a source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SourceLabels {
@@ -40,6 +46,9 @@ pub struct Telemetry {
     source_events: Family<SourceLabels, Counter>,
     source_bytes: Family<SourceLabels, Counter>,
     checkpoint_saves: Family<SourceLabels, Counter>,
+    snapshot_rows: Family<SourceLabels, Counter>,
+    snapshot_bytes: Family<SourceLabels, Counter>,
+    snapshot_chunks: Family<SourceLabels, Counter>,
     delivered: LaneCounter,
     filtered: LaneCounter,
     dead_lettered: LaneCounter,
@@ -60,6 +69,17 @@ pub struct SourceFigures {
     pub bytes: Counter,
     /// Checkpoints stored.
     pub saves: Counter,
+}
+
+/// What one source's snapshots count; what is read again counts again.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotFigures {
+    /// Rows that were read and sent.
+    pub rows: Counter,
+    /// Their bytes of JSON.
+    pub bytes: Counter,
+    /// Chunks that they came in.
+    pub chunks: Counter,
 }
 
 /// The figures of one lane. Of all events that entered: `events = delivered + filtered + dead_lettered + dropped +
@@ -123,6 +143,19 @@ impl Default for Telemetry {
             Family::clone(&source_bytes),
         );
         registry.register("checkpoint_saves", "Checkpoints stored", Family::clone(&checkpoint_saves));
+        let (snapshot_rows, snapshot_bytes, snapshot_chunks) = Default::default();
+        registry.register("snapshot_rows", "Rows that snapshots copied", Family::clone(&snapshot_rows));
+        registry.register_with_unit(
+            "snapshot",
+            "Bytes of rows that snapshots copied",
+            Unit::Bytes,
+            Family::clone(&snapshot_bytes),
+        );
+        registry.register(
+            "snapshot_chunks",
+            "Chunks of rows that snapshots copied",
+            Family::clone(&snapshot_chunks),
+        );
         let duration = Family::new_with_constructor(durations as fn() -> Histogram);
         registry.register_with_unit(
             "delivery_duration",
@@ -147,6 +180,9 @@ impl Default for Telemetry {
             source_events,
             source_bytes,
             checkpoint_saves,
+            snapshot_rows,
+            snapshot_bytes,
+            snapshot_chunks,
             delivered,
             filtered,
             dead_lettered,
@@ -168,6 +204,16 @@ impl Telemetry {
             events: self.source_events.get_or_create_owned(&labels),
             bytes: self.source_bytes.get_or_create_owned(&labels),
             saves: self.checkpoint_saves.get_or_create_owned(&labels),
+        }
+    }
+
+    /// What one source's snapshots count, made when it is first asked for.
+    pub fn snapshot(&self, source: &str) -> SnapshotFigures {
+        let labels = SourceLabels { source: source.to_owned() };
+        SnapshotFigures {
+            rows: self.snapshot_rows.get_or_create_owned(&labels),
+            bytes: self.snapshot_bytes.get_or_create_owned(&labels),
+            chunks: self.snapshot_chunks.get_or_create_owned(&labels),
         }
     }
 

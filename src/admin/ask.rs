@@ -12,14 +12,27 @@ use tokio::net::TcpStream;
 /// The admin server of a daemon that lives answers at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// A status of a thousand lanes takes less.
-const ANSWER_BYTES: u64 = 4 << 20;
+/// A status of ten thousand tables and a thousand lanes takes less.
+const ANSWER_BYTES: u64 = 16 << 20;
 
 /// Status code and body of `GET path` at `host:port`.
 pub async fn get(authority: &str, path: &str) -> io::Result<(u16, String)> {
+    ask(authority, format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\n\r\n")).await
+}
+
+/// Status code and body of `POST path` with JSON at `host:port`.
+pub async fn post(authority: &str, path: &str, json: &str) -> io::Result<(u16, String)> {
+    let request = format!(
+        "POST {path} HTTP/1.0\r\nHost: {authority}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{json}",
+        json.len()
+    );
+    ask(authority, request).await
+}
+
+async fn ask(authority: &str, request: String) -> io::Result<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(authority).await?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.take(ANSWER_BYTES).read_to_string(&mut answer).await?;

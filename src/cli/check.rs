@@ -9,6 +9,7 @@ use forebay_api::{Blame, Fault, Finding, Registry};
 use futures::future::join_all;
 
 use super::config_file::ConfigFile;
+use super::server::Server;
 use super::status::Seen;
 use super::{Failure, print};
 use crate::checkpoint::{FileStore, Found};
@@ -114,7 +115,7 @@ fn offline(path: &Path, registry: &Registry) -> Result<(), Failure> {
 
 /// `data_dir` and the admin port. A daemon that runs already has both, which is worth knowing and no mistake.
 async fn this_machine(settings: &Settings) -> Vec<Section> {
-    let running = Seen::of(settings).await.ok().map(|daemon| daemon.name);
+    let running = Seen::of(&Server::of(settings)).await.ok().map(|daemon| daemon.name);
     let runs = |what: String| {
         let name = running.as_deref().unwrap_or_default();
         Finding::warning(

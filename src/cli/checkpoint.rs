@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::config_file::ConfigOption;
 use super::run::unknown_source;
+use super::server::Server;
 use super::status::Seen;
 use super::table::aligned;
 use super::{Failure, print};
@@ -180,7 +181,7 @@ fn connector_of<'r>(
 
 /// The positions that the daemon which holds the checkpoints has stored.
 async fn of_daemon(settings: &Settings, held: Fault) -> Result<BTreeMap<String, String>, Fault> {
-    let seen = Seen::of(settings).await.map_err(|fault| {
+    let seen = Seen::of(&Server::of(settings)).await.map_err(|fault| {
         // both are true, and only together they say what to look for
         Fault::fatal(fault.to_string(), Blame::Outside, held).with_remedy(
             "stop what has the checkpoints open, or set `admin.listen` to where the daemon listens",

@@ -8,7 +8,12 @@ use std::time::Duration;
 use indicatif::{HumanCount, ProgressBar};
 use tokio::time::Instant;
 
+use super::snapshot::of_totals;
 use crate::admin::{SourceStatus, Status};
+use crate::snapshot::{SnapshotState, Totals};
+
+/// How many signs a bar has.
+const BAR: u64 = 20;
 
 /// How often the figures are read anew.
 const EVERY: Duration = Duration::from_millis(500);
@@ -44,12 +49,15 @@ fn of_source(source: &SourceStatus, rate: u64) -> String {
     if !source.reports.source.connected() {
         return format!("{}: not connected", source.name);
     }
-    let mut text = format!(
-        "{} {}/s, {} events →",
-        source.name,
-        HumanCount(rate),
-        HumanCount(source.figures.events.get())
-    );
+    let mut text = match source.snapshots.totals() {
+        Some((SnapshotState::Copying, totals)) => format!("{} {} →", source.name, of_copy(&totals)),
+        _ => format!(
+            "{} {}/s, {} events →",
+            source.name,
+            HumanCount(rate),
+            HumanCount(source.figures.events.get())
+        ),
+    };
     for (index, lane) in source.destinations.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         let written = if lane.report.connected() {
@@ -62,6 +70,16 @@ fn of_source(source: &SourceStatus, rate: u64) -> String {
     text
 }
 
+/// `[#####---------------] 25 %, 1,234 of about 4,936 rows, 99/s, 37 seconds left, 1 of 3 tables`.
+fn of_copy(totals: &Totals) -> String {
+    // while something is left it is not all, whatever the estimate says
+    let most = if totals.tables_ended < totals.tables { 99 } else { 100 };
+    let percent = (totals.rows.saturating_mul(100) / totals.estimated_rows.max(1)).min(most);
+    let done = percent * BAR / 100;
+    let bar: String = (0..BAR).map(|at| if at < done { '#' } else { '-' }).collect();
+    format!("[{bar}] {percent} %, {}", of_totals(totals))
+}
+
 /// A count over some seconds as a whole rate.
 #[expect(
     clippy::cast_possible_truncation,
@@ -71,4 +89,35 @@ fn of_source(source: &SourceStatus, rate: u64) -> String {
 )]
 pub(super) fn per_second(count: u64, seconds: f64) -> u64 {
     (count as f64 / seconds.max(f64::EPSILON)).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_a_bar_with_rows_rate_time_and_tables() {
+        let totals = Totals {
+            tables: 3,
+            tables_ended: 1,
+            rows: 1_234,
+            estimated_rows: 4_936,
+            estimated_rows_left: 3_702,
+            rate_rows_per_second: 99.6,
+            left_seconds: Some(37.0),
+            ..Totals::default()
+        };
+        let shown =
+            "[#####---------------] 25 %, 1,234 of about 4,936 rows, 100/s, 37 seconds left, 1 of 3 tables";
+        assert_eq!(of_copy(&totals), shown);
+        let more = Totals {
+            rows: 9_999,
+            estimated_rows: 9_999,
+            estimated_rows_left: 0,
+            left_seconds: None,
+            ..totals
+        };
+        assert!(of_copy(&more).contains("] 99 %, 9,999 rows"), "{}", of_copy(&more));
+        assert!(of_copy(&Totals::default()).contains("] 0 %"));
+    }
 }

@@ -1,39 +1,128 @@
-//! `forebay schema`: the JSON Schemas that this build goes by.
+//! `forebay schema`: the JSON Schemas that this build goes by, and those of a source's tables.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand};
+use forebay_api::{Blame, Fault};
+use serde::Deserialize;
 
+use super::config_file::{ConfigOption, is_under};
+use super::run::unknown_source;
+use super::server::ServerOption;
+use super::table::aligned;
 use super::{Failure, print};
-use crate::{config, connectors};
+use crate::config::{self, Environment, Settings, SourceSettings};
+use crate::connectors;
+use crate::schemas::ENVELOPE;
 
-/// The schema of `format: forebay`, written by hand beside the text that describes it.
-pub(crate) const ENVELOPE: &str = include_str!("../../config/envelope.schema.json");
+/// Where a daemon lists its schemas.
+const PATH: &str = "/s";
 
 /// Print a JSON Schema
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   forebay schema > schema.json         for `# yaml-language-server: $schema=./schema.json`
-  forebay schema envelope              what every event obeys in the format `forebay`")]
+  forebay schema envelope              what every event obeys in the format `forebay`
+  forebay schema table public.orders   what the rows of a table obey, as it is now
+  forebay schema list                  those that a running daemon serves")]
 pub(super) struct Schema {
-    /// Of what
-    #[arg(value_enum, default_value = "config")]
-    of: Of,
+    #[command(subcommand)]
+    of: Option<Of>,
 }
 
 /// What there are schemas of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Subcommand)]
 enum Of {
-    /// The configuration file, with the connectors of this build
+    /// That of the configuration file, with the connectors of this build; the same as without a word
     Config,
-    /// Events in the format `forebay`
+    /// That of events in the format `forebay`
     Envelope,
+    Table(Table),
+    List(List),
+}
+
+/// That of a table's rows as the table is now
+///
+/// Connects to the source's server and only reads there. Events name a version of it; a daemon serves every version
+/// that it has seen.
+#[derive(Debug, Args)]
+struct Table {
+    /// The table as events name it, such as public.orders
+    table: String,
+    /// The source; may be left out where there is one
+    #[arg(short, long, value_name = "NAME")]
+    source: Option<String>,
+    #[command(flatten)]
+    config: ConfigOption,
+}
+
+/// List those that a running daemon serves, with their paths
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    server: ServerOption,
+}
+
+/// What a daemon lists.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    schemas: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Entry {
+    schema: String,
+    path: String,
 }
 
 impl Schema {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), Failure> {
         match self.of {
-            Of::Config => print(&config_schema()),
-            Of::Envelope => print(ENVELOPE),
+            None | Some(Of::Config) => print(&config_schema()),
+            Some(Of::Envelope) => print(ENVELOPE),
+            Some(Of::Table(table)) => table.run().await,
+            Some(Of::List(list)) => list.run().await,
+        }
+    }
+}
+
+impl Table {
+    async fn run(self) -> Result<(), Failure> {
+        let registry = connectors::registry();
+        let elsewhere = |missing: &config::Missing| is_under("destinations", missing);
+        let path = self.config.path()?;
+        let settings = config::load_without(&path, &registry, &Environment::of_process(), elsewhere)?;
+        let source = source_of(self.source.as_deref(), &settings)?;
+        let connector = &registry.sources()[source.kind.as_str()];
+        let setting = source.setting(false);
+        let schema = (connector.schema_of)(source.own.0.clone(), &setting, &self.table).await?;
+        print(&format!("{schema:#}\n"))
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<(), Failure> {
+        let server = self.server.server()?;
+        let text = server.get(PATH).await?;
+        let listed: Listed =
+            serde_json::from_str(&text).map_err(|error| server.not_understood(PATH, error))?;
+        let rows: Vec<_> = listed.schemas.into_iter().map(|entry| vec![entry.schema, entry.path]).collect();
+        print(&aligned("", &rows))
+    }
+}
+
+/// The source that is named, or the only one.
+fn source_of<'s>(name: Option<&str>, settings: &'s Settings) -> Result<&'s SourceSettings, Fault> {
+    match (name, &settings.sources[..]) {
+        (Some(name), sources) => {
+            let found = sources.iter().find(|source| source.name == name);
+            found.ok_or_else(|| unknown_source(name, settings))
+        }
+        (None, [only]) => Ok(only),
+        (None, several) => {
+            let known: Vec<String> = several.iter().map(|source| format!("`{}`", source.name)).collect();
+            let error = "the configuration has not just one";
+            Err(Fault::fatal("choosing a source", Blame::Configuration, error)
+                .with_remedy(format!("name one of {} with `--source`", known.join(", "))))
         }
     }
 }

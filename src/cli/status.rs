@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
-use forebay_api::{Blame, Fault};
+use forebay_api::Fault;
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config_file::ConfigOption;
 use super::progress::per_second;
+use super::server::{Server, ServerOption};
 use super::table::aligned;
-use super::{Failure, print};
-use crate::admin::ask;
-use crate::{config, connectors};
+use super::{Failure, print, snapshot};
+use crate::snapshot::SnapshotReport;
+
+const PATH: &str = "/status";
 
 /// A rate is what flowed in so long.
 const RATE_OVER: Duration = Duration::from_secs(1);
@@ -33,10 +33,7 @@ Examples:
   forebay status --json | jq '.sources[].checkpoint'")]
 pub(super) struct StatusOptions {
     #[command(flatten)]
-    config: ConfigOption,
-    /// The daemon's admin server, such as http://127.0.0.1:9080
-    #[arg(long, value_name = "URL", conflicts_with = "config")]
-    url: Option<String>,
+    server: ServerOption,
     /// Print what the daemon says as it is: JSON
     #[arg(long)]
     json: bool,
@@ -76,6 +73,8 @@ pub(super) struct SeenSource {
     pub(super) checkpoint: SeenCheckpoint,
     measures: BTreeMap<String, f64>,
     details: BTreeMap<String, String>,
+    /// What is copied; `None` before it was connected first.
+    pub(super) snapshot: Option<SnapshotReport>,
     destinations: Vec<SeenDestination>,
 }
 
@@ -104,36 +103,22 @@ struct SeenDestination {
 
 impl StatusOptions {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let authority = match &self.url {
-            Some(url) => authority(url)?,
-            None => {
-                let settings = self.config.load_if_any(&connectors::registry())?.unwrap_or_default();
-                reachable(settings.admin.listen).to_string()
-            }
-        };
-        let text = ask_status(&authority).await?;
+        let server = self.server.server()?;
         if self.json {
-            return print(&text);
+            return print(&server.get(PATH).await?);
         }
-        let before = Seen::read(&authority, &text)?;
+        let before = Seen::of(&server).await?;
         tokio::time::sleep(RATE_OVER).await;
-        let now = Seen::read(&authority, &ask_status(&authority).await?)?;
+        let now = Seen::of(&server).await?;
         print(&now.table(&before))
     }
 }
 
 impl Seen {
-    /// Asks the daemon of a configuration.
-    pub(super) async fn of(settings: &config::Settings) -> Result<Seen, Fault> {
-        let authority = reachable(settings.admin.listen).to_string();
-        Seen::read(&authority, &ask_status(&authority).await?)
-    }
-
-    fn read(authority: &str, text: &str) -> Result<Seen, Fault> {
-        serde_json::from_str(text).map_err(|error| {
-            Fault::fatal(format!("reading what `http://{authority}/status` says"), Blame::Outside, error)
-                .with_remedy("let the `forebay` that asks have the version of the daemon, or take `--json`")
-        })
+    /// Asks a daemon.
+    pub(super) async fn of(server: &Server) -> Result<Seen, Fault> {
+        let text = server.get(PATH).await?;
+        serde_json::from_str(&text).map_err(|error| server.not_understood(PATH, error))
     }
 
     /// Everything, with the rates since `before`.
@@ -172,7 +157,12 @@ impl SeenSource {
         let mut facts = vec![vec!["checkpoint".to_owned(), self.checkpoint.shown()]];
         facts.extend(self.details.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
         facts.extend(self.measures.iter().map(|(name, value)| vec![name.clone(), value.to_string()]));
+        let copied = self.snapshot.iter().filter(|report| !report.tables.is_empty());
+        facts.extend(copied.map(|report| vec!["snapshot".to_owned(), snapshot::line(report)]));
         text += &aligned("  ", &facts);
+        let tables = self.snapshot.iter().flat_map(|report| &report.tables);
+        let told = tables.filter(|table| table.state.is_open() || table.problem.is_some());
+        text += &snapshot::table("  ", &told.cloned().collect::<Vec<_>>());
         let head = [
             "destination",
             "type",
@@ -252,45 +242,6 @@ fn since(now: u64, before: Option<u64>) -> u64 {
     now.saturating_sub(before.unwrap_or(now))
 }
 
-async fn ask_status(authority: &str) -> Result<String, Fault> {
-    let doing = || format!("asking the daemon at `http://{authority}/status`");
-    let remedy = "start the daemon, or name its admin server with `--url`";
-    match ask::get(authority, "/status").await {
-        Ok((200, body)) => Ok(body),
-        Ok((status, _)) => {
-            let answer = format!("the answer has the status {status}");
-            Err(Fault::fatal(doing(), Blame::Outside, answer).with_remedy(remedy))
-        }
-        Err(error) => Err(Fault::retryable(doing(), error).with_remedy(remedy)),
-    }
-}
-
-/// `host:port` of a URL.
-fn authority(url: &str) -> Result<String, Fault> {
-    let rest = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
-    let usable = !rest.contains(['/', '?', '#', '@', ' '])
-        && rest.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    if usable {
-        return Ok(rest.to_owned());
-    }
-    Err(Fault::fatal(
-        format!("reading `--url {url}`"),
-        Blame::Configuration,
-        "it is not the address of an admin server",
-    )
-    .with_remedy("write it like `http://127.0.0.1:9080`"))
-}
-
-/// Where a server that listens on `listen` is reached from this machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -305,6 +256,7 @@ mod tests {
 
     fn status() -> Status {
         let telemetry = Arc::new(Telemetry::default());
+        let state = Arc::new(crate::state::MemoryState::default());
         let position = Position(r#"{"lsn":"0/16B3748"}"#.into());
         Status {
             name: "edge-1".to_owned(),
@@ -317,6 +269,12 @@ mod tests {
                 reports: PipelineReports::default(),
                 figures: telemetry.source("shop"),
                 stored: Arc::new(std::sync::Mutex::new(Some(StoredAt { position, at: None }))),
+                snapshots: Arc::new(crate::snapshot::SnapshotDesk::new(
+                    "shop",
+                    state.clone(),
+                    telemetry.snapshot("shop"),
+                )),
+                schemas: Arc::new(crate::schemas::SourceSchemas::new("shop", state)),
                 destinations: vec![DestinationStatus {
                     name: "lake".to_owned(),
                     kind: "kafka".to_owned(),
@@ -333,7 +291,7 @@ mod tests {
     #[tokio::test]
     async fn the_table_shows_what_the_daemon_says_and_what_flowed_meanwhile() {
         let status = status();
-        let look = || Seen::read("", &status.to_json().to_string()).unwrap();
+        let look = || serde_json::from_value::<Seen>(status.to_json()).unwrap();
         status.sources[0].figures.events.inc_by(1_000);
         let before = look();
         status.sources[0].figures.events.inc_by(2_345);
@@ -350,22 +308,5 @@ mod tests {
           ✗ source `shop` is not connected
           ✗ best-effort destination `lake` is not reachable
         "#);
-    }
-
-    #[test]
-    fn only_the_address_of_a_server_is_taken_as_one() {
-        assert_eq!(authority("http://127.0.0.1:9080/").unwrap(), "127.0.0.1:9080");
-        assert_eq!(authority("[::1]:9080").unwrap(), "[::1]:9080");
-        for wrong in ["https://a:1", "http://a", "http://a:b", "http://u@a:1", "http://a:1/status", ":1"] {
-            let fault = authority(wrong).unwrap_err();
-            assert!(matches!(fault, Fault::Fatal { blame: Blame::Configuration, .. }), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_server_that_listens_everywhere_is_asked_on_this_machine() {
-        assert_eq!(reachable("0.0.0.0:9080".parse().unwrap()).to_string(), "127.0.0.1:9080");
-        assert_eq!(reachable("[::]:9080".parse().unwrap()).to_string(), "[::1]:9080");
-        assert_eq!(reachable("10.0.0.7:1".parse().unwrap()).to_string(), "10.0.0.7:1");
     }
 }

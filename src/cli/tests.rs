@@ -46,7 +46,7 @@ fn every_command_teaches_with_an_example() {
 
 #[test]
 fn the_envelope_schema_is_a_schema_and_pretty() {
-    let schema: serde_json::Value = serde_json::from_str(schema::ENVELOPE).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(crate::schemas::ENVELOPE).unwrap();
     jsonschema::draft202012::meta::validate(&schema).unwrap();
-    assert_eq!(schema::ENVELOPE, format!("{schema:#}\n"));
+    assert_eq!(crate::schemas::ENVELOPE, format!("{schema:#}\n"));
 }

@@ -10,6 +10,7 @@ use forebay_api::{Delivery, Draft, Mark, Op, Rejection, Row, Span, StreamId, Sub
 
 use super::*;
 use crate::lane::{BatchLimits, Retry};
+use crate::state::MemoryState;
 use crate::telemetry::Telemetry;
 
 /// Sends `events` events in chunks of `per_chunk`, a position after each chunk, from wherever it resumes.
@@ -204,6 +205,12 @@ impl World {
             formats: Arc::new([Format::Forebay]),
             instance: ("n".into(), "e".into()),
             store: store.clone(),
+            snapshots: Arc::new(SnapshotDesk::new(
+                "s",
+                Arc::new(MemoryState::default()),
+                telemetry.snapshot("s"),
+            )),
+            schemas: Arc::new(SourceSchemas::new("s", Arc::new(MemoryState::default()))),
             budget: Budget::new(1 << 20),
             drain: Duration::from_secs(30),
             figures: telemetry.source("s"),

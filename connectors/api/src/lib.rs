@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Reading order: [`mark`] (where an event stands), [`chunk`] (how events travel), [`outlet`] and [`claim`]
-//! (what a send owes), [`source`], [`delivery`] and [`destination`], [`fault`] (how errors are judged),
+//! (what a send owes), [`source`], [`snapshot`], [`delivery`] and [`destination`], [`fault`] (how errors are judged),
 //! [`registry`] (how a connector is found by its configuration). `docs/connectors.md` is the guide.
 //!
 //! Deliberately absent: a runtime, retries, timers, files. They belong to the core; a connector that brings its
@@ -29,6 +29,8 @@ pub mod mark;
 pub mod outlet;
 pub mod registry;
 pub mod report;
+pub mod schema;
+pub mod snapshot;
 pub mod source;
 pub mod step;
 pub mod template;
@@ -47,8 +49,14 @@ pub use fault::{Blame, Fault};
 pub use mark::{Mark, Position, StreamId};
 pub use outlet::{Closed, Committed, Inlet, Outlet};
 pub use registry::{
-    DestinationConnector, DestinationSetting, Finding, Mistake, Registry, SourceConnector, SourceSetting,
+    DestinationConnector, DestinationSetting, Finding, Initial, Mistake, Registry, SourceConnector,
+    SourceSetting,
 };
 pub use report::{Measure, Report};
+pub use schema::{KeptSchema, SchemaChange, SchemaVersion, Schemas};
+pub use snapshot::{
+    ChunkRead, Division, Range, ReadOutcome, SnapshotMode, SnapshotPlan, SnapshotReader, Snapshots, Table,
+    TableCopy,
+};
 pub use source::{Source, SourceContext};
 pub use verdict::{Invalid, InvalidDetail, Verdict};

@@ -51,9 +51,9 @@ impl Outlet {
     }
 
     /// The same, with a future that says when the events are durable: an HTTP source answers from it.
-    pub async fn send_ticketed(&self, chunk: Chunk) -> Result<Ticket, Closed> {
+    pub async fn send_ticketed(&self, chunk: Chunk, position: Option<Position>) -> Result<Ticket, Closed> {
         let (sender, receiver) = oneshot::channel();
-        self.push(chunk, None, Some(sender)).await?;
+        self.push(chunk, position, Some(sender)).await?;
         Ok(Ticket(receiver))
     }
 

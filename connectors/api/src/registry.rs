@@ -101,9 +101,20 @@ impl Finding {
     }
 }
 
+/// A configuration for what is found at a URL, for `forebay init`.
+#[derive(Clone, Debug)]
+pub struct Initial {
+    /// A name for the source.
+    pub name: String,
+    /// Its keys as YAML with comments, `type` among them, not indented, and without secrets.
+    pub yaml: String,
+    /// What whoever runs it should know or do: a variable to set, a statement to run.
+    pub notes: Vec<String>,
+}
+
 /// A kind of source.
 #[async_trait]
-pub trait SourceConnector: 'static {
+pub trait SourceConnector: Send + 'static {
     /// The word in `type:`.
     const TYPE: &'static str;
     /// One line for `forebay list`.
@@ -120,6 +131,19 @@ pub trait SourceConnector: 'static {
     /// Reads a position that an operator wrote (`forebay checkpoint set`): in the form that its [`Position`]s are shown
     /// in, or in a short one that takes the rest from what is stored now. The error says which forms there are.
     fn position(text: &str, stored: Option<&Position>) -> Result<Position, String>;
+
+    /// Writes a configuration for what is at `url`, which it only reads. `None`: the URL is of another kind.
+    async fn init(url: &str) -> Result<Option<Initial>, Fault> {
+        let _ = url;
+        Ok(None)
+    }
+
+    /// The JSON Schema that is generated for a table as it is now, as `forebay schema table` prints it.
+    async fn schema(config: Self::Config, setting: &SourceSetting, table: &str) -> Result<Value, Fault> {
+        let _ = (config, setting, table);
+        let error = format!("a source of type `{}` generates no schemas", Self::TYPE);
+        Err(Fault::fatal("generating a schema", Blame::Configuration, error))
+    }
 }
 
 /// A kind of destination.
@@ -154,6 +178,9 @@ type Built<T> = Result<T, Vec<Mistake>>;
 
 type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What a connector writes for `forebay init`.
+pub type Written = Result<Option<Initial>, Fault>;
+
 /// A source connector with its types erased.
 pub struct SourceEntry {
     /// One line for `forebay list`.
@@ -166,6 +193,10 @@ pub struct SourceEntry {
     pub check: for<'a> fn(Value, &'a SourceSetting) -> BoxFuture<'a, Vec<Finding>>,
     /// See [`SourceConnector::position`].
     pub position: fn(&str, Option<&Position>) -> Result<Position, String>,
+    /// See [`SourceConnector::init`].
+    pub init: for<'a> fn(&'a str) -> BoxFuture<'a, Written>,
+    /// See [`SourceConnector::schema`].
+    pub schema_of: for<'a> fn(Value, &'a SourceSetting, &'a str) -> BoxFuture<'a, Result<Value, Fault>>,
 }
 
 /// A destination connector with its types erased.
@@ -196,6 +227,20 @@ impl Registry {
                 })
             },
             position: C::position,
+            init: |url| C::init(url),
+            schema_of: |value, setting, table| {
+                Box::pin(async move {
+                    let config = decode(value).map_err(|mistakes| {
+                        let all: Vec<String> = mistakes.into_iter().map(|mistake| mistake.message).collect();
+                        Fault::fatal(
+                            "reading the source's configuration",
+                            Blame::Configuration,
+                            all.join("; "),
+                        )
+                    })?;
+                    C::schema(config, setting, table).await
+                })
+            },
         };
         let known = self.sources.insert(C::TYPE, entry);
         assert!(known.is_none(), "two sources of type `{}`", C::TYPE);

@@ -1,5 +1,7 @@
 //! The contract of a source.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
@@ -7,12 +9,15 @@ use crate::fault::Fault;
 use crate::mark::Position;
 use crate::outlet::{Committed, Outlet};
 use crate::report::Report;
+use crate::schema::Schemas;
+use crate::snapshot::Snapshots;
 
 /// Reads a database, a log or a listener and pushes what it reads.
 ///
 /// What the core relies on:
 /// - an event that is read again has the same stream, mark and id;
-/// - marks never fall within a stream, but for repeats from the resume position on;
+/// - marks never fall within a stream, but for repeats from the resume position on; a row of a snapshot that is read
+///   again keeps its id and takes a later mark, the place of its new chunk in the stream;
 /// - nothing is confirmed upstream that [`Committed`] has not shown;
 /// - `run` returns soon after `stop` fires, having sent what it had decoded; the core drains it then.
 #[async_trait]
@@ -24,7 +29,6 @@ pub trait Source: Send + 'static {
 }
 
 /// What one run of a source gets. All of it belongs to one generation.
-#[derive(Debug)]
 pub struct SourceContext {
     /// Where to resume; `None` when nothing was ever stored.
     pub resume: Option<Position>,
@@ -36,4 +40,8 @@ pub struct SourceContext {
     pub stop: CancellationToken,
     /// Where it tells its health and figures.
     pub report: Report,
+    /// What is copied, and how far it is.
+    pub snapshots: Arc<dyn Snapshots>,
+    /// The schemas that were generated for its tables.
+    pub schemas: Arc<dyn Schemas>,
 }

@@ -5,6 +5,7 @@
 //!
 //! A complete example is in `docs/connectors.md`.
 
+mod beside;
 mod checks;
 #[cfg(test)]
 mod doctored;

@@ -5,6 +5,7 @@
 //! another run comes as the same event.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Rig;
+use super::beside::{NothingToCopy, SchemasInMemory};
 use crate::budget::Budget;
 use crate::chunk::{Chunk, Event};
 use crate::claim::Claim;
@@ -69,6 +71,8 @@ pub(super) struct Reader<'r> {
     pub(super) goes_on: bool,
     /// How much memory the next run gets.
     pub(super) budget: usize,
+    /// What the source has generated.
+    schemas: Arc<SchemasInMemory>,
 }
 
 /// One generation.
@@ -103,6 +107,7 @@ impl<'r> Reader<'r> {
             stores: true,
             goes_on: false,
             budget: BUDGET,
+            schemas: Arc::default(),
         };
         reader.start(rig.build().await);
         let began = Instant::now();
@@ -201,6 +206,8 @@ impl<'r> Reader<'r> {
             committed: Committed::new(receiver),
             stop: stop.clone(),
             report: report.clone(),
+            snapshots: Arc::new(NothingToCopy),
+            schemas: self.schemas.clone(),
         };
         let mut task = JoinSet::new();
         task.spawn(async move {

@@ -1,0 +1,173 @@
+//! `POST /snapshot`: what an operator commands, from `forebay snapshot` or from a script.
+//!
+//! The admin server has no password, so a page in a browser on this machine must not reach it: a browser names itself
+//! by `Origin` whenever it posts, and asks first before it posts JSON. Both are refused, also where the page's own name
+//! leads to this address.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Status, axum_json};
+use crate::snapshot::{Command, Refusal, SnapshotDesk};
+
+/// The longest filter that somebody writes is shorter.
+const BODY_BYTES: usize = 64 << 10;
+
+/// What is asked for: `{"source": "shop", "command": {"start": {"table": "public.orders"}}}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Whose tables; may be left out where there is one source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What was done.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// A sentence.
+    pub done: String,
+}
+
+/// The route.
+pub(super) fn routes() -> Router<Arc<Status>> {
+    Router::new().route("/snapshot", post(command)).layer(DefaultBodyLimit::max(BODY_BYTES))
+}
+
+async fn command(State(status): State<Arc<Status>>, headers: HeaderMap, body: Bytes) -> Response {
+    if headers.contains_key(header::ORIGIN) {
+        let refusal = Refusal::wrong("a page in a browser commands nothing here", "use `forebay snapshot`");
+        return refused(StatusCode::FORBIDDEN, &refusal);
+    }
+    if !is_json(&headers) {
+        let refusal = Refusal::wrong("the content is not `application/json`", "use `forebay snapshot`");
+        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &refusal);
+    }
+    let request: Request = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => {
+            let refusal = Refusal::wrong(
+                format!("it is no command: {error}"),
+                "let the `forebay` that asks have the version of the daemon",
+            );
+            return refused(StatusCode::BAD_REQUEST, &refusal);
+        }
+    };
+    let desk = match desk(&status, request.source.as_deref()) {
+        Ok(desk) => desk,
+        Err(refusal) => return refused(StatusCode::NOT_FOUND, &refusal),
+    };
+    match desk.command(request.command).await {
+        Ok(done) => axum_json(&json!(Done { done })),
+        Err(refusal) if refusal.wrong => refused(StatusCode::UNPROCESSABLE_ENTITY, &refusal),
+        Err(refusal) => refused(StatusCode::CONFLICT, &refusal),
+    }
+}
+
+fn desk<'s>(status: &'s Status, source: Option<&str>) -> Result<&'s SnapshotDesk, Refusal> {
+    let known =
+        || status.sources.iter().map(|source| format!("`{}`", source.name)).collect::<Vec<_>>().join(", ");
+    match source {
+        None if status.sources.len() == 1 => Ok(&status.sources[0].snapshots),
+        None => Err(Refusal::wrong(
+            "there are several sources",
+            format!("name one of {} with `--source`", known()),
+        )),
+        Some(name) => {
+            let source = status.sources.iter().find(|source| source.name == name);
+            let error =
+                || Refusal::wrong(format!("there is no source `{name}`"), format!("name one of {}", known()));
+            source.map(|source| &*source.snapshots).ok_or_else(error)
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = content.and_then(|content| content.split(';').next());
+    media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn refused(status: StatusCode, refusal: &Refusal) -> Response {
+    (status, axum_json(&json!(refusal))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use serde_json::Value;
+
+    use super::super::tests::healthy;
+    use super::*;
+
+    async fn posted(status: Status, headers: &[(header::HeaderName, &str)], body: &str) -> (u16, Value) {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect();
+        let response =
+            command(State(Arc::new(status)), headers, Bytes::copy_from_slice(body.as_bytes())).await;
+        let code = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), BODY_BYTES).await.unwrap();
+        (code, serde_json::from_slice(&body).unwrap())
+    }
+
+    const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json; charset=utf-8");
+    const PAUSE: &str = r#"{"source":"shop","command":{"pause":{}}}"#;
+
+    #[tokio::test]
+    async fn a_page_in_a_browser_is_refused_whatever_it_sends() {
+        let origin = (header::ORIGIN, "http://127.0.0.1:9080");
+        assert_eq!(posted(healthy(), &[JSON, origin], PAUSE).await.0, 403);
+        for form in ["text/plain", "application/x-www-form-urlencoded", "text/plain; application/json"] {
+            assert_eq!(posted(healthy(), &[(header::CONTENT_TYPE, form)], PAUSE).await.0, 415);
+        }
+        assert_eq!(posted(healthy(), &[], PAUSE).await.0, 415);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_command_or_is_of_no_source_is_refused_with_what_to_do() {
+        for body in ["", "{}", r#"{"command":{"destroy":{}}}"#, r#"{"command":{"pause":{"tabel":"a"}}}"#] {
+            let (code, said) = posted(healthy(), &[JSON], body).await;
+            assert_eq!((code, &said["wrong"]), (400, &json!(true)), "{body}");
+        }
+        let (code, said) = posted(healthy(), &[JSON], r#"{"source":"x","command":{"pause":{}}}"#).await;
+        assert_eq!((code, said["remedy"].as_str()), (404, Some("name one of `shop`")));
+        let mut two = healthy();
+        two.sources.extend(healthy().sources);
+        assert_eq!(posted(two, &[JSON], r#"{"command":{"pause":{}}}"#).await.0, 404);
+        // the one source is meant, and is not being read
+        let (code, said) = posted(healthy(), &[JSON], r#"{"command":{"pause":{}}}"#).await;
+        assert_eq!((code, &said["wrong"]), (409, &json!(false)));
+    }
+
+    #[tokio::test]
+    async fn what_the_command_line_sends_is_understood_on_the_way_there_and_back() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let end = tokio_util::sync::CancellationToken::new();
+        let serving = tokio::spawn(crate::admin::serve(listener, Arc::new(healthy()), end.clone()));
+        let filter = Some("name = 'é'".to_owned());
+        let command = Command::Start { table: "public.*".to_owned(), filter };
+        let request = serde_json::to_string(&Request { source: Some("shop".to_owned()), command }).unwrap();
+        let (code, body) = crate::admin::ask::post(&authority, "/snapshot", &request).await.unwrap();
+        let refusal: Refusal = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, refusal.wrong), (409, false), "{refusal:?}");
+        let long = request.replace('é', &"é".repeat(BODY_BYTES));
+        assert_eq!(crate::admin::ask::post(&authority, "/snapshot", &long).await.unwrap().0, 413);
+        let (code, _) = crate::admin::ask::get(&authority, "/s/forebay/envelope/1-0-0").await.unwrap();
+        assert_eq!(code, 200);
+        end.cancel();
+        serving.await.unwrap();
+    }
+}
