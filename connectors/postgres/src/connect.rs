@@ -85,7 +85,15 @@ impl Server {
     /// Opens a replication connection, bound to the database.
     pub async fn replication(&self) -> Result<Connection, ConnectError> {
         let password = self.url.password.read(self.url.connect_timeout).await?;
-        self.first(|host, session| Box::pin(self.replication_at(host, session, password.as_deref()))).await
+        let password = password.as_deref();
+        self.first(|host, session| Box::pin(self.wire_at(host, session, password, true))).await
+    }
+
+    /// Opens a connection for SQL over our own client, which copies tables without a buffer for each row.
+    pub async fn copying(&self) -> Result<Connection, ConnectError> {
+        let password = self.url.password.read(self.url.connect_timeout).await?;
+        let password = password.as_deref();
+        self.first(|host, session| Box::pin(self.wire_at(host, session, password, false))).await
     }
 
     /// Opens a connection for SQL.
@@ -123,11 +131,12 @@ impl Server {
         Err(ConnectError::NoHost { tried: tried.join("; "), source: Box::new(source) })
     }
 
-    async fn replication_at(
+    async fn wire_at(
         &self,
         host: &Host,
         session: SessionAttributes,
         password: Option<&[u8]>,
+        replication: bool,
     ) -> Result<Connection, ConnectError> {
         let dial = Dial {
             host: host.clone(),
@@ -141,14 +150,16 @@ impl Server {
         let limit = self.url.connect_timeout;
         let opening = tokio::task::spawn_blocking(move || {
             let options = url.session_options();
-            let parameters = [
+            let mut parameters = vec![
                 ("user", url.user.as_str()),
                 ("database", &url.database),
-                ("replication", "database"),
                 ("application_name", &url.application_name),
                 ("client_encoding", "UTF8"),
                 ("options", &options),
             ];
+            if replication {
+                parameters.push(("replication", "database"));
+            }
             let mut connection =
                 Connection::open(dial, &parameters, password.as_deref(), url.channel_binding)?;
             let role = match session {

@@ -7,7 +7,8 @@
 //!    └──── monitor (heartbeats, slot, shutdown)
 //! ```
 //! `prepare` makes publication and slot and fences the stored position; `transcribe` turns messages into rows with
-//! marks; `reader` owns the thread; `monitor` runs beside it. The loop here waits for the first of them to end.
+//! marks; `reader` owns the thread; `monitor` runs beside it, and so does `snapshot`, which copies what was there. The
+//! loop here waits for the first of them to end.
 
 mod catalog;
 mod check;
@@ -19,6 +20,7 @@ mod prepare;
 mod publication;
 mod reader;
 mod relation;
+mod snapshot;
 mod transcribe;
 
 use std::sync::Arc;
@@ -26,7 +28,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use forebay_api::{Fault, Finding, Mistake, Position, Source, SourceConnector, SourceContext, SourceSetting};
+use forebay_api::{
+    Blame, Chunk, Fault, Finding, Mistake, Position, SnapshotMode, Source, SourceConnector, SourceContext,
+    SourceSetting,
+};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -38,9 +44,12 @@ use monitor::Monitor;
 use position::Resume;
 use prepare::Prepared;
 use reader::{Burst, End, Reader, Shared};
+use relation::{Shape, Shapes};
+use snapshot::PostgresSnapshot;
+use snapshot::landing::Landings;
+use snapshot::window::Window;
 use transcribe::Transcriber;
 
-use crate::decode::types::TypeCatalog;
 use crate::lsn::Lsn;
 use crate::wire::WriteHalf;
 
@@ -71,11 +80,21 @@ impl SourceConnector for PostgresSource {
             Ok(plan) => check::check(&plan).await,
             Err(mistakes) => mistakes
                 .into_iter()
-                .map(|m| {
-                    Finding::bad(m.message, forebay_api::Blame::Configuration, m.help.unwrap_or_default())
-                })
+                .map(|m| Finding::bad(m.message, Blame::Configuration, m.help.unwrap_or_default()))
                 .collect(),
         }
+    }
+
+    async fn schema(
+        config: PostgresSourceConfig,
+        setting: &SourceSetting,
+        table: &str,
+    ) -> Result<Value, Fault> {
+        let plan = Plan::new(config, setting).map_err(|mistakes| {
+            let all: Vec<String> = mistakes.into_iter().map(|mistake| mistake.message).collect();
+            Fault::fatal("reading the source's configuration", Blame::Configuration, all.join("; "))
+        })?;
+        relation::of_table(&plan, table).await
     }
 
     fn position(text: &str, stored: Option<&Position>) -> Result<Position, String> {
@@ -112,6 +131,9 @@ impl Drop for CutOnDrop {
 impl Source for PostgresSource {
     async fn run(&mut self, context: SourceContext) -> Result<(), Fault> {
         let report = context.report.clone();
+        if self.is_finished(&context).await? {
+            return Ok(());
+        }
         let prepared = {
             let mut preparing = std::pin::pin!(prepare::prepare(&self.plan, &context));
             loop {
@@ -138,7 +160,17 @@ impl Source for PostgresSource {
 impl PostgresSource {
     /// Reads until stopped; then waits for what was sent to be stored, and confirms it.
     async fn stream(&self, prepared: Prepared, context: SourceContext) -> Result<(), Fault> {
-        let SourceContext { outlet, committed, stop, report, .. } = context;
+        let SourceContext { outlet, committed, stop, report, snapshots, schemas, .. } = context;
+        let landings = Arc::new(Landings::default());
+        let (sql, publications) = (prepared.sql.clone(), prepared.publications.clone());
+        let shapes = Arc::new(Shapes::new(self.plan.clone(), sql, publications, schemas));
+        let messages = shapes.messages().await?;
+        let copier = Arc::new(PostgresSnapshot::new(&self.plan, &prepared, landings.clone(), shapes.clone()));
+        let copying = copier.copy(snapshots, prepared.copy_plan(&self.plan)).await?;
+        let mut copying = AbortOnDropHandle::new(tokio::spawn(copying));
+        let mut copied = false;
+        let (stream, resume) = (prepared.stream.clone(), prepared.resume.clone());
+        let last_word = outlet.clone();
         let shared = Arc::new(Shared::default());
         let cut = CutOnDrop { writer: prepared.writer.clone(), shared: shared.clone() };
         let feedback = monitor::feedback(
@@ -161,7 +193,8 @@ impl PostgresSource {
         let mut monitor = AbortOnDropHandle::new(tokio::spawn(watching.run()));
         let writer = prepared.writer.clone();
         let begun = prepared.from;
-        let reader = self.reader(prepared, outlet, shared.clone());
+        let sql = prepared.sql.clone();
+        let reader = self.reader(prepared, outlet, shared.clone(), (landings, shapes, messages));
         let mut reading = tokio::task::spawn_blocking(move || reader.run());
 
         let mut turns = interval(TURN);
@@ -174,14 +207,20 @@ impl PostgresSource {
                 // Whatever the other two meet ends the stream; they end by themselves in no other way.
                 fault = &mut feedback => { drop(cut); return Err(joined(fault)) }
                 fault = &mut monitor => { drop(cut); return Err(joined(fault)) }
+                ended = &mut copying, if !copied => match ended {
+                    // What it was doing ends with the stream.
+                    Ok(Err(_)) if shared.stop.load(Ordering::Relaxed) => copied = true,
+                    Ok(Err(fault)) => { drop(cut); return Err(fault) }
+                    Ok(Ok(())) => {
+                        copied = true;
+                        shared.stop.store(true, Ordering::Relaxed);
+                        wake(&writer, &shared, &committed, begun, &self.plan.source);
+                    }
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
                 () = stop.cancelled(), if !shared.stop.load(Ordering::Relaxed) => {
                     shared.stop.store(true, Ordering::Relaxed);
-                    // The answer wakes a reader that waits for the server. One that cannot be sent means that the
-                    // connection is gone, which wakes it too.
-                    let confirmed = monitor::latest(&committed).unwrap_or(begun).max(begun);
-                    if let Err(error) = monitor::send_status(&writer, &shared, confirmed, true) {
-                        debug!(source = %self.plan.source, error = %error, "no status update while stopping");
-                    }
+                    wake(&writer, &shared, &committed, begun, &self.plan.source);
                 }
                 _ = turns.tick() => {
                     let now = shared.turns.load(Ordering::Relaxed);
@@ -201,6 +240,14 @@ impl PostgresSource {
             // The server ends the stream only when it shuts down.
             End::ServerDone | End::ServerWaits => return Err(fault::going_down()),
         }
+        let finished = copied && !stop.is_cancelled();
+        if finished {
+            let lsn = monitor::latest(&committed).unwrap_or(begun).max(begun);
+            let last = resume.finished(lsn);
+            // A pipeline that takes nothing more is being aborted; the copy is found complete at the next start.
+            last_word.send(Chunk::empty(stream, now_micros()), Some(last.position())).await.ok();
+        }
+        drop(last_word);
         // The reader has dropped the outlet, so the pipeline drains; what becomes stored is confirmed until it is done.
         let mut stored = committed.clone();
         let drained = async { while stored.changed().await.is_ok() {} };
@@ -215,21 +262,50 @@ impl PostgresSource {
         let confirmed = monitor::latest(&committed).unwrap_or(begun).max(begun);
         self.take_leave(&writer, &shared, confirmed).await;
         drop(cut);
+        let stored = committed.latest().and_then(|position| Resume::read(&position).ok());
+        if finished && stored.is_some_and(|stored| stored.finished) {
+            info!(source = %self.plan.source, "everything is copied and delivered; nothing is left to do");
+            prepare::take_away(&sql, &self.plan).await?;
+        }
         Ok(())
     }
 
-    fn reader(&self, prepared: Prepared, outlet: forebay_api::Outlet, shared: Arc<Shared>) -> Reader {
-        let subject = relation::message_subject(&self.plan);
+    /// Whether everything was copied before, and nothing more is wanted.
+    async fn is_finished(&self, context: &SourceContext) -> Result<bool, Fault> {
+        let stored = context.resume.as_ref().and_then(|position| Resume::read(position).ok());
+        let finished = stored.is_some_and(|stored| stored.finished);
+        if !finished || self.plan.config.snapshot != SnapshotMode::Only {
+            return Ok(false);
+        }
+        context.report.set_connected(true);
+        info!(source = %self.plan.source, "everything was copied already, so there is nothing to do; `forebay checkpoint reset {}` copies it again", self.plan.source);
+        let doing = "looking for what the copy left on the server";
+        let sql =
+            prepare::server(&self.plan, "")?.sql().await.map_err(|error| fault::connect(doing, error))?;
+        prepare::take_away(&sql, &self.plan).await?;
+        Ok(true)
+    }
+
+    fn reader(
+        &self,
+        prepared: Prepared,
+        outlet: forebay_api::Outlet,
+        shared: Arc<Shared>,
+        (landings, shapes, messages): (Arc<Landings>, Arc<Shapes>, Shape),
+    ) -> Reader {
         let timeline = prepared.resume.timeline;
         Reader {
             half: prepared.reader,
-            transcriber: Transcriber::new(prepared.timelines, self.plan.messages.clone(), subject),
+            transcriber: Transcriber::new(
+                prepared.timelines,
+                self.plan.messages.clone(),
+                messages.subject,
+                Window::new(!prepared.fresh),
+            ),
             outlet,
             stream: prepared.stream,
             resume: prepared.resume,
-            plan: self.plan.clone(),
-            types: TypeCatalog::default(),
-            sql: prepared.sql,
+            shapes,
             shared,
             runtime: Handle::current(),
             sent: prepared.from,
@@ -237,6 +313,7 @@ impl PostgresSource {
             burst: Burst::default(),
             waited: false,
             taken: 0,
+            landings,
         }
     }
 
@@ -257,6 +334,15 @@ impl PostgresSource {
                 warn!(source = %self.plan.source, "the stream could not be ended in order: no room to write")
             }
         }
+    }
+}
+
+/// Wakes a reader that waits for the server, by an answer of it. A request that cannot be sent means that the connection
+/// is gone, which wakes it too.
+fn wake(writer: &WriteHalf, shared: &Shared, committed: &forebay_api::Committed, begun: Lsn, source: &str) {
+    let confirmed = monitor::latest(committed).unwrap_or(begun).max(begun);
+    if let Err(error) = monitor::send_status(writer, shared, confirmed, true) {
+        debug!(source, error = %error, "no status update while stopping");
     }
 }
 

@@ -1,61 +1,24 @@
 //! [`Columns`]: a relation's columns, prepared so that a row costs one walk over its values.
 
-use forebay_api::json;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-
-use super::types::{ColumnType, TypeCatalog};
-use super::{Encoder, NotA, array};
+pub use super::column::{Column, Treatment};
+use super::types::TypeCatalog;
+use super::{Misfit, NotA, Scratch};
 use crate::protocol::{Relation, Tuple, Value};
 
 /// The columns of one relation.
 #[derive(Clone, Debug, Default)]
 pub struct Columns(pub Vec<Column>);
 
-/// One column.
-#[derive(Clone, Debug)]
-pub struct Column {
-    /// Its name.
-    pub name: String,
-    /// Whether it belongs to the key of events. At first: whether it belongs to the replica identity.
-    pub key: bool,
-    /// How its values are written.
-    pub kind: ColumnType,
-    /// What the configuration wants done with its values.
-    pub treatment: Treatment,
-    /// `,"name":`, written before each value.
-    label: Vec<u8>,
-}
-
-/// What is done with a column's values before anything is stored.
-#[derive(Clone, Debug, Default)]
-pub enum Treatment {
-    /// Nothing.
-    #[default]
-    Keep,
-    /// They are left out, name and all.
-    Exclude,
-    /// Each becomes the HMAC-SHA-256 of its text, in hexadecimal digits: equal values stay equal.
-    Hash(Box<Hmac<Sha256>>),
-}
-
-impl Treatment {
-    /// Hashing with this salt as the key.
-    pub fn hash(salt: &str) -> Treatment {
-        let mac = Hmac::new_from_slice(salt.as_bytes()).expect("HMAC takes keys of any length");
-        Treatment::Hash(Box::new(mac))
-    }
-}
-
 /// What is said of a row beside its values. Reused from row to row; each row clears it.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
     /// The columns that the server did not send, as strings separated by commas; empty where it sent all.
     pub unchanged: Vec<u8>,
-    /// Arrays whose lower bounds are not 1, as members separated by commas: `"tags":[0]`.
+    /// Arrays whose lower bounds are not 1, as members separated by commas: `"tags":[0]`. An array inside of another
+    /// value is named by a JSON pointer into the row: `"/address/lines":[0]`.
     pub lower_bounds: Vec<u8>,
-    /// Room for [`Encoder::encode`].
-    scratch: Vec<u8>,
+    /// Room for encoders.
+    pub(super) scratch: Scratch,
 }
 
 impl Notes {
@@ -66,7 +29,7 @@ impl Notes {
     }
 }
 
-/// A row that cannot be written.
+/// A row that cannot be written. What was appended of it is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// It has another number of values than its relation has columns.
@@ -85,6 +48,14 @@ pub enum RowError {
         /// What is wrong, without the value.
         source: NotA,
     },
+    /// A value does not fit what the catalog said of the column: the catalog has changed, before or after.
+    #[error("column `{column}` is not what the catalog said of it")]
+    Unfitting {
+        /// The column.
+        column: String,
+        /// What does not fit.
+        source: Misfit,
+    },
     /// Binary was never asked for.
     #[error("column `{column}` came in binary form, which was not asked for")]
     Binary {
@@ -99,17 +70,41 @@ pub enum RowError {
     },
 }
 
+impl RowError {
+    /// Whether what is known of the columns may be too old (or too new) for the row. Then the catalog is asked anew
+    /// for [`Columns::type_oids`], [`Columns::refresh`] takes over what it says, and the row is written again. If it
+    /// still does not fit, [`Columns::widen`] makes it fit.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, RowError::Unfitting { .. })
+    }
+}
+
 impl Columns {
     /// Prepares the columns of a relation. All their types should be in the catalog by now.
     pub fn new(relation: &Relation<'_>, types: &TypeCatalog) -> Columns {
-        let prepared = relation.columns().map(|column| {
-            let mut label = vec![b','];
-            json::write_string(column.name, &mut label);
-            label.push(b':');
-            let kind = types.column_type(column.type_oid);
-            Column { name: column.name.to_owned(), key: column.key, kind, treatment: Treatment::Keep, label }
-        });
-        Columns(prepared.collect())
+        Columns(relation.columns().map(|column| Column::new(column, types)).collect())
+    }
+
+    /// The types of all columns, as [`TypeCatalog::load`] wants them.
+    pub fn type_oids(&self) -> Vec<u32> {
+        self.0.iter().map(|column| column.type_oid).collect()
+    }
+
+    /// Takes over what the catalog knows of the types now. All else stays, so that whoever knows better sets
+    /// [`Column::not_null`], too.
+    pub fn refresh(&mut self, types: &TypeCatalog) {
+        for column in &mut self.0 {
+            column.kind = types.column_type(column.type_oid);
+        }
+    }
+
+    /// Changes what is known of a column so that the value fits of which this stale error was; whether there was
+    /// anything to change. One row may need it several times, each time for another reason: a label more, a NULL, a
+    /// composite type that is text from then on.
+    pub fn widen(&mut self, error: &RowError) -> bool {
+        let RowError::Unfitting { column: name, source } = error else { return false };
+        let column = self.0.iter_mut().find(|column| column.name == *name);
+        column.is_some_and(|column| column.widen(source))
     }
 
     /// Appends the row as a JSON object. A value that the server did not send is taken from `old`, the full old row,
@@ -131,9 +126,11 @@ impl Columns {
             match sent_or_old(value, old, at) {
                 Value::Text(text) => {
                     column.write(text, out, notes)?;
-                    column.note_bounds(text, notes)?;
+                    if notes.scratch.has_bounds() {
+                        column.note_bounds(notes);
+                    }
                 }
-                Value::Null => column.write_null(out),
+                Value::Null => column.write_null(out)?,
                 Value::Unchanged => column.note_unchanged(notes),
                 Value::Binary(_) => return Err(RowError::Binary { column: column.name.clone() }),
             }
@@ -159,11 +156,13 @@ impl Columns {
         for (at, (column, value)) in columns.filter(|(_, (column, _))| column.key) {
             match sent_or_old(value, old, at) {
                 Value::Text(text) => column.write(text, out, notes)?,
-                Value::Null => column.write_null(out),
+                Value::Null => column.write_null(out)?,
                 Value::Unchanged => return Err(RowError::KeyNotSent { column: column.name.clone() }),
                 Value::Binary(_) => return Err(RowError::Binary { column: column.name.clone() }),
             }
         }
+        // The row that the key is of tells its bounds.
+        notes.scratch.reset();
         close(start, out);
         Ok(())
     }
@@ -179,49 +178,6 @@ impl Columns {
     }
 }
 
-impl Column {
-    #[inline]
-    fn write(&self, text: &[u8], out: &mut Vec<u8>, notes: &mut Notes) -> Result<(), RowError> {
-        out.extend_from_slice(&self.label);
-        if let Treatment::Hash(mac) = &self.treatment {
-            write_hash(mac, text, out);
-            return Ok(());
-        }
-        self.kind.encoder.encode(text, out, &mut notes.scratch).map_err(|source| self.failed(source))
-    }
-
-    fn write_null(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.label);
-        out.extend_from_slice(b"null");
-    }
-
-    fn note_unchanged(&self, notes: &mut Notes) {
-        if !notes.unchanged.is_empty() {
-            notes.unchanged.push(b',');
-        }
-        json::write_string(&self.name, &mut notes.unchanged);
-    }
-
-    #[inline]
-    fn note_bounds(&self, text: &[u8], notes: &mut Notes) -> Result<(), RowError> {
-        let plain = !matches!(self.kind.encoder, Encoder::Array(_)) || text.first() != Some(&b'[');
-        if plain || matches!(self.treatment, Treatment::Hash(_)) {
-            return Ok(());
-        }
-        if !notes.lower_bounds.is_empty() {
-            notes.lower_bounds.push(b',');
-        }
-        json::write_string(&self.name, &mut notes.lower_bounds);
-        notes.lower_bounds.push(b':');
-        let written = array::write_lower_bounds(text, &mut notes.lower_bounds);
-        written.map_err(|source| self.failed(source))
-    }
-
-    fn failed(&self, source: NotA) -> RowError {
-        RowError::Value { column: self.name.clone(), source }
-    }
-}
-
 /// The value, or where the server did not send it, that of the old row.
 #[inline]
 fn sent_or_old<'a>(value: Value<'a>, old: Option<&Tuple<'a>>, at: usize) -> Value<'a> {
@@ -229,17 +185,6 @@ fn sent_or_old<'a>(value: Value<'a>, old: Option<&Tuple<'a>>, at: usize) -> Valu
         (Value::Unchanged, Some(old)) => old.values().nth(at).unwrap_or(Value::Unchanged),
         (value, _) => value,
     }
-}
-
-fn write_hash(mac: &Hmac<Sha256>, text: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut mac = mac.clone();
-    mac.update(text);
-    out.push(b'"');
-    for byte in mac.finalize().into_bytes() {
-        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
-    }
-    out.push(b'"');
 }
 
 /// The first label's comma becomes the object's brace.
@@ -252,131 +197,4 @@ fn close(start: usize, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::{Message, Old, message};
-
-    /// A relation of `id int4` (the key), `body text`, `tags int4[]`.
-    fn columns() -> Columns {
-        let mut bytes = b"R\0\0\0\x07public\0t\0d\0\x03".to_vec();
-        for (key, name, oid) in [(1, "id", 23u32), (0, "bo\"dy", 25), (0, "tags", 1007)] {
-            bytes.push(key);
-            bytes.extend_from_slice(name.as_bytes());
-            bytes.push(0);
-            bytes.extend_from_slice(&oid.to_be_bytes());
-            bytes.extend_from_slice(&[0xff; 4]);
-        }
-        let Message::Relation(relation) = message(&bytes).unwrap() else { unreachable!() };
-        Columns::new(&relation, &TypeCatalog::default())
-    }
-
-    fn update(old: Option<&[Value<'_>]>, new: &[Value<'_>]) -> Vec<u8> {
-        let mut bytes = b"U\0\0\0\x07".to_vec();
-        let mut put = |tag, values: &[Value<'_>]| {
-            bytes.push(tag);
-            bytes.extend_from_slice(&u16::try_from(values.len()).unwrap().to_be_bytes());
-            for value in values {
-                match value {
-                    Value::Text(text) => {
-                        bytes.push(b't');
-                        bytes.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
-                        bytes.extend_from_slice(text);
-                    }
-                    Value::Null => bytes.push(b'n'),
-                    Value::Unchanged => bytes.push(b'u'),
-                    Value::Binary(_) => bytes.extend_from_slice(b"b\0\0\0\0"),
-                }
-            }
-        };
-        if let Some(old) = old {
-            put(b'O', old);
-        }
-        put(b'N', new);
-        bytes
-    }
-
-    fn written(old: Option<&[Value<'_>]>, new: &[Value<'_>]) -> Result<(String, Notes), RowError> {
-        let bytes = update(old, new);
-        let Message::Update(update) = message(&bytes).unwrap() else { unreachable!() };
-        let old = update.old.map(|(Old::Key(row) | Old::Full(row))| row);
-        let (mut out, mut notes) = (b"before".to_vec(), Notes::default());
-        notes.unchanged = b"of the row before".to_vec();
-        columns().write_row(&update.new, old.as_ref(), &mut out, &mut notes)?;
-        Ok((String::from_utf8(out.split_off(6)).unwrap(), notes))
-    }
-
-    #[test]
-    fn a_row_is_an_object_of_its_columns() {
-        let row = [Value::Text(b"1"), Value::Text(b"a\"b"), Value::Null];
-        let (json, notes) = written(None, &row).unwrap();
-        assert_eq!(json, r#"{"id":1,"bo\"dy":"a\"b","tags":null}"#);
-        assert!(notes.unchanged.is_empty() && notes.lower_bounds.is_empty());
-    }
-
-    #[test]
-    fn what_was_not_sent_is_named_and_absent() {
-        let row = [Value::Text(b"1"), Value::Unchanged, Value::Unchanged];
-        let (json, notes) = written(None, &row).unwrap();
-        assert_eq!(json, r#"{"id":1}"#);
-        assert_eq!(notes.unchanged, br#""bo\"dy","tags""#);
-        let (json, _) = written(None, &[Value::Unchanged; 3]).unwrap();
-        assert_eq!(json, "{}");
-    }
-
-    #[test]
-    fn a_full_old_row_fills_what_was_not_sent() {
-        let old = [Value::Text(b"1"), Value::Text(b"long"), Value::Null];
-        let new = [Value::Text(b"2"), Value::Unchanged, Value::Unchanged];
-        let (json, notes) = written(Some(&old), &new).unwrap();
-        assert_eq!(json, r#"{"id":2,"bo\"dy":"long","tags":null}"#);
-        assert!(notes.unchanged.is_empty());
-    }
-
-    #[test]
-    fn bounds_other_than_one_are_noted_beside_the_array() {
-        let row = [Value::Text(b"1"), Value::Null, Value::Text(b"[0:1]={5,6}")];
-        let (json, notes) = written(None, &row).unwrap();
-        assert_eq!(json, r#"{"id":1,"bo\"dy":null,"tags":[5,6]}"#);
-        assert_eq!(notes.lower_bounds, br#""tags":[0]"#);
-    }
-
-    #[test]
-    fn a_row_that_does_not_fit_is_an_error_that_shows_no_value() {
-        let count = written(None, &[Value::Null]).unwrap_err();
-        assert_eq!(count, RowError::Count { values: 1, columns: 3 });
-        let value = written(None, &[Value::Text(b"secret"), Value::Null, Value::Null]).unwrap_err();
-        assert_eq!(value, RowError::Value { column: "id".to_owned(), source: NotA("an integer") });
-        let binary = written(None, &[Value::Binary(b""), Value::Null, Value::Null]).unwrap_err();
-        assert_eq!(binary, RowError::Binary { column: "id".to_owned() });
-    }
-
-    #[test]
-    fn an_excluded_column_is_absent_and_a_hashed_one_can_only_be_compared() {
-        let mut columns = columns();
-        columns.0[1].treatment = Treatment::Exclude;
-        columns.0[2].treatment = Treatment::hash("salt");
-        let bytes = update(None, &[Value::Text(b"1"), Value::Text(b"secret"), Value::Text(b"{1}")]);
-        let Message::Update(update) = message(&bytes).unwrap() else { unreachable!() };
-        let mut out = Vec::new();
-        columns.write_row(&update.new, None, &mut out, &mut Notes::default()).unwrap();
-        // HMAC-SHA-256 of `{1}` under `salt`, by another implementation
-        let expected =
-            r#"{"id":1,"tags":"79cd3f995c440e1875a051039940f9f77f0555634967c75c0d3c82b5df35706d"}"#;
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_key_has_the_columns_of_the_key_and_never_misses_one() {
-        let columns = columns();
-        let key = |row: &[Value<'_>]| {
-            let bytes = update(None, row);
-            let Message::Update(update) = message(&bytes).unwrap() else { unreachable!() };
-            let mut out = Vec::new();
-            columns.write_key(&update.new, None, &mut out, &mut Notes::default()).map(|()| out)
-        };
-        assert!(columns.has_key());
-        assert_eq!(key(&[Value::Text(b"7"), Value::Unchanged, Value::Null]).unwrap(), br#"{"id":7}"#);
-        let missing = key(&[Value::Unchanged, Value::Null, Value::Null]).unwrap_err();
-        assert_eq!(missing, RowError::KeyNotSent { column: "id".to_owned() });
-    }
-}
+mod tests;

@@ -13,10 +13,18 @@ pub(super) fn boolean(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
 
 pub(super) fn integer(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+    let zero_in_front = digits.len() > 1 && digits[0] == b'0';
+    if digits.is_empty() || zero_in_front || !digits.iter().all(u8::is_ascii_digit) {
         return Err(NotA("an integer"));
     }
     out.extend_from_slice(text);
+    Ok(())
+}
+
+pub(super) fn integer_text(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
+    out.push(b'"');
+    integer(text, out)?;
+    out.push(b'"');
     Ok(())
 }
 
@@ -30,8 +38,18 @@ pub(super) fn number(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
     Ok(())
 }
 
+pub(super) fn number_text(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
+    match text {
+        b"NaN" | b"Infinity" | b"-Infinity" => {}
+        _ if is_json_number(text) => {}
+        _ => return Err(NotA("a number")),
+    }
+    plain(text, out);
+    Ok(())
+}
+
 /// `-?digits(.digits)?(e[+-]?digits)?`, and no zero in front.
-fn is_json_number(text: &[u8]) -> bool {
+pub(super) fn is_json_number(text: &[u8]) -> bool {
     let digits = |from: &[u8]| from.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut rest = text.strip_prefix(b"-").unwrap_or(text);
     let whole = digits(rest);
@@ -72,6 +90,27 @@ pub(super) fn string(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
         return Ok(());
     }
     escaped(utf8(text)?, out);
+    Ok(())
+}
+
+/// A byte of `"char"` that is no ASCII is half a character as a rule. PostgreSQL 16 and later print it as here; before,
+/// it comes as it is.
+pub(super) fn char(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
+    if let &[byte @ 0x80..=0xff] = text {
+        let octal = [b'0' + (byte >> 6), b'0' + (byte >> 3 & 7), b'0' + (byte & 7)];
+        out.extend_from_slice(b"\"\\\\");
+        out.extend_from_slice(&octal);
+        out.push(b'"');
+        return Ok(());
+    }
+    string(text, out)
+}
+
+pub(super) fn hex(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotA> {
+    if !text.iter().all(u8::is_ascii_hexdigit) {
+        return Err(NotA("hexadecimal"));
+    }
+    plain(text, out);
     Ok(())
 }
 

@@ -5,12 +5,16 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
-use super::types::{CatalogType, TypeCatalog, TypeKind};
+use super::types::TypeCatalog;
 use super::*;
 
-fn encoded(encoder: &Encoder, text: &[u8]) -> Result<String, NotA> {
+mod catalog;
+mod samples;
+mod schemas;
+
+fn encoded(encoder: &Encoder, text: &[u8]) -> Result<String, EncodeError> {
     let mut out = b"before".to_vec();
-    encoder.encode(text, &mut out, &mut Vec::new())?;
+    encoder.encode(text, &mut out, &mut Scratch::default())?;
     Ok(String::from_utf8(out.split_off(6)).unwrap())
 }
 
@@ -18,11 +22,31 @@ fn json(encoder: &Encoder, text: &str) -> Json {
     serde_json::from_str(&encoded(encoder, text.as_bytes()).unwrap()).unwrap()
 }
 
-fn array_of(element: Encoder) -> Encoder {
-    Encoder::Array(Box::new(ArrayEncoder { element, delimiter: b',' }))
+/// The encoder of a built-in type.
+fn built_in(oid: u32) -> Encoder {
+    TypeCatalog::default().column_type(oid).encoder
 }
 
-/// As `array_out` does it.
+/// The encoder of a composite type of built-in types.
+fn composite(attributes: &[(&str, u32)]) -> Encoder {
+    let types = TypeCatalog::default();
+    let attributes = attributes.iter().map(|&(name, oid)| Attribute::new(name, types.column_type(oid), -1));
+    Encoder::Composite(Box::new(CompositeEncoder { oid: 20_000, attributes: attributes.collect() }))
+}
+
+const INT2_VECTOR: u32 = 22;
+const INT4: u32 = 23;
+const TEXT: u32 = 25;
+const BYTEA_ARRAY: u32 = 1001;
+const INT4_ARRAY: u32 = 1007;
+const TEXT_ARRAY: u32 = 1009;
+const BOX_ARRAY: u32 = 1020;
+const JSONB: u32 = 3802;
+const INT4_RANGE: u32 = 3904;
+const TSTZ_RANGE: u32 = 3910;
+const INT4_MULTIRANGE: u32 = 4451;
+
+/// As `array_out` may do it: it leaves quotes out where none are needed.
 fn array_text(values: &[Option<String>]) -> String {
     let quoted = values.iter().map(|value| match value {
         None => "NULL".to_owned(),
@@ -31,21 +55,32 @@ fn array_text(values: &[Option<String>]) -> String {
     format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
 }
 
+/// Every encoder, but for JSON's, which takes the server's word.
 fn every_encoder() -> Vec<Encoder> {
-    vec![
+    let mut encoders = vec![
         Encoder::Bool,
         Encoder::Integer,
+        Encoder::IntegerText,
         Encoder::Number,
+        Encoder::NumberText,
         Encoder::Text,
+        Encoder::Char,
+        Encoder::Hex,
         Encoder::Bytea,
         Encoder::Date,
         Encoder::Timestamp,
         Encoder::TimestampTz,
-        Encoder::Vector(Box::new(Encoder::Integer)),
-        array_of(Encoder::Integer),
-        array_of(Encoder::Text),
-        array_of(Encoder::Bytea),
-    ]
+        Encoder::Hstore,
+        Encoder::Dense,
+        Encoder::Sparse,
+    ];
+    for oid in [INT2_VECTOR, BYTEA_ARRAY, INT4_ARRAY, TEXT_ARRAY, BOX_ARRAY, INT4_RANGE, INT4_MULTIRANGE] {
+        encoders.push(built_in(oid));
+    }
+    let types = samples::catalog();
+    encoders.extend(samples::OIDS.iter().map(|&(oid, _)| types.column_type(oid).encoder));
+    encoders.retain(|encoder| *encoder != Encoder::Json);
+    encoders
 }
 
 proptest! {
@@ -91,7 +126,7 @@ proptest! {
     #[test]
     fn arrays_of_any_texts_come_back(values in prop::collection::vec(any::<Option<String>>(), 0..8)) {
         let expected: Json = values.clone().into();
-        prop_assert_eq!(json(&array_of(Encoder::Text), &array_text(&values)), expected);
+        prop_assert_eq!(json(&built_in(TEXT_ARRAY), &array_text(&values)), expected);
     }
 
     #[test]
@@ -99,7 +134,7 @@ proptest! {
         let inner: Vec<String> = rows.iter().map(|row| array_text(row)).collect();
         let text = format!("[0:{}][1:2]={{{}}}", rows.len() - 1, inner.join(","));
         let expected: Json = rows.iter().map(|row| Json::from(row.to_vec())).collect::<Vec<_>>().into();
-        prop_assert_eq!(json(&array_of(Encoder::Text), &text), expected);
+        prop_assert_eq!(json(&built_in(TEXT_ARRAY), &text), expected);
     }
 
     #[test]
@@ -124,12 +159,12 @@ proptest! {
     fn whatever_comes_no_encoder_panics_or_writes_what_is_no_json(
         bytes in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..60),
-            "[-0-9tfeE.+{}\\[\\]=\",\\\\ :BCNUL x]{0,30}".prop_map(String::into_bytes),
+            "[-0-9tfeE.+{}()/>\\[\\]=\",\\\\ :BCNUL x]{0,30}".prop_map(String::into_bytes),
         ],
     ) {
         for encoder in every_encoder() {
             let mut out = Vec::new();
-            if encoder.encode(&bytes, &mut out, &mut Vec::new()).is_ok() {
+            if encoder.encode(&bytes, &mut out, &mut Scratch::default()).is_ok() {
                 let read = serde_json::from_slice::<&serde_json::value::RawValue>(&out);
                 prop_assert!(read.is_ok(), "{:?} wrote {:?}", encoder, String::from_utf8_lossy(&out));
             }
@@ -139,7 +174,8 @@ proptest! {
 
 #[test]
 fn known_values_are_written_as_documented() {
-    let tags = array_of(Encoder::Text);
+    let (tags, int4_range) = (built_in(TEXT_ARRAY), built_in(INT4_RANGE));
+    let pair = composite(&[("a", INT4), ("b \"c", TEXT)]);
     for (encoder, text, expected) in [
         (&Encoder::Bool, "t", "true"),
         (&Encoder::Bool, "f", "false"),
@@ -162,11 +198,47 @@ fn known_values_are_written_as_documented() {
         (&Encoder::Bytea, "\\x", "\"\""),
         (&Encoder::Bytea, "\\x00FFab", "\"AP+r\""),
         (&Encoder::Text, "24:00:00", "\"24:00:00\""),
-        (&Encoder::Vector(Box::new(Encoder::Integer)), "1 2 3", "[1,2,3]"),
-        (&Encoder::Vector(Box::new(Encoder::Integer)), "", "[]"),
+        (&built_in(INT2_VECTOR), "1 2 3", "[1,2,3]"),
+        (&built_in(INT2_VECTOR), "", "[]"),
         (&tags, "{}", "[]"),
         (&tags, "{a,\"NULL\",NULL,\"\"}", "[\"a\",\"NULL\",null,\"\"]"),
         (&tags, "{{a,b},{c,NULL}}", "[[\"a\",\"b\"],[\"c\",null]]"),
+        (&built_in(BOX_ARRAY), "{(1,1),(0,0);NULL}", "[\"(1,1),(0,0)\",null]"),
+        (&Encoder::IntegerText, "-9223372036854775808", "\"-9223372036854775808\""),
+        (&Encoder::NumberText, "1.10", "\"1.10\""),
+        (&Encoder::NumberText, "NaN", "\"NaN\""),
+        (&Encoder::Char, "x", "\"x\""),
+        (&Encoder::Char, "", "\"\""),
+        (&Encoder::Char, "\\200", "\"\\\\200\""),
+        (&Encoder::Hex, "0101000020E6100000", "\"0101000020E6100000\""),
+        (&int4_range, "[1,5)", r#"{"lower":1,"upper":5,"bounds":"[)","empty":false}"#),
+        (&int4_range, "(,)", r#"{"lower":null,"upper":null,"bounds":"()","empty":false}"#),
+        (&int4_range, "empty", r#"{"lower":null,"upper":null,"bounds":"()","empty":true}"#),
+        (
+            &built_in(TSTZ_RANGE),
+            "[\"2026-11-22 18:34:00+00\",infinity]",
+            r#"{"lower":"2026-11-22T18:34:00Z","upper":"infinity","bounds":"[]","empty":false}"#,
+        ),
+        (&built_in(INT4_MULTIRANGE), "{}", "[]"),
+        (
+            &built_in(INT4_MULTIRANGE),
+            "{(,1),[3,4)}",
+            r#"[{"lower":null,"upper":1,"bounds":"()","empty":false},{"lower":3,"upper":4,"bounds":"[)","empty":false}]"#,
+        ),
+        (&Encoder::Hstore, "", "{}"),
+        (&Encoder::Hstore, r#""a"=>"1", "b\"\\"=>NULL"#, r#"{"a":"1","b\"\\":null}"#),
+        (&Encoder::Dense, "[1,-2.5,3e-07]", "[1,-2.5,3e-07]"),
+        (&Encoder::Sparse, "{1:0.5,3:2}/5", r#"{"dimensions":5,"elements":{"1":0.5,"3":2}}"#),
+        (&Encoder::Sparse, "{}/3", r#"{"dimensions":3,"elements":{}}"#),
+        (&pair, "(,)", r#"{"a":null,"b \"c":null}"#),
+        (&pair, r#"(1,"")"#, r#"{"a":1,"b \"c":""}"#),
+        (&pair, r#"(1,"a ""b\\,)")"#, r#"{"a":1,"b \"c":"a \"b\\,)"}"#),
+        (&composite(&[]), "()", "{}"),
+        (
+            &composite(&[("j", JSONB)]),
+            r#"("{""n"": 1.10, ""s"": ""\\""""}")"#,
+            r#"{"j":{"n": 1.10, "s": "\""}}"#,
+        ),
     ] {
         assert_eq!(encoded(encoder, text.as_bytes()).unwrap(), expected, "{text}");
     }
@@ -174,8 +246,40 @@ fn known_values_are_written_as_documented() {
 
 #[test]
 fn what_a_type_does_not_print_is_an_error() {
-    let numbers = array_of(Encoder::Integer);
+    let (numbers, int4_range) = (built_in(INT4_ARRAY), built_in(INT4_RANGE));
+    let many = built_in(INT4_MULTIRANGE);
     for (encoder, text) in [
+        (&Encoder::Integer, "007"),
+        (&Encoder::IntegerText, "1x"),
+        (&Encoder::NumberText, "1,0"),
+        (&Encoder::Hex, "0g"),
+        (&int4_range, ""),
+        (&int4_range, "[1,5"),
+        (&int4_range, "[1)"),
+        (&int4_range, "[1,2,3)"),
+        (&int4_range, "[1,2)x"),
+        (&int4_range, "{1,2}"),
+        (&int4_range, "[a,b)"),
+        (&many, "[1,2)"),
+        (&many, "{[1,2)"),
+        (&many, "{[1,2),}"),
+        (&many, "{[1,2)}}"),
+        (&many, "{empty}"),
+        (&Encoder::Hstore, r#""a""#),
+        (&Encoder::Hstore, r#""a"=>"#),
+        (&Encoder::Hstore, r#""a"=>1"#),
+        (&Encoder::Hstore, r#""a"=>"1","b"=>"2""#),
+        (&Encoder::Hstore, r#""a"=>"1", "#),
+        (&Encoder::Dense, "1,2"),
+        (&Encoder::Dense, "[1,,2]"),
+        (&Encoder::Dense, "[NaN]"),
+        (&Encoder::Sparse, "{1:1}"),
+        (&Encoder::Sparse, "{1}/2"),
+        (&Encoder::Sparse, "{0:1}/2"),
+        (&Encoder::Sparse, "{1:1,}/2"),
+        (&numbers, "[0:1]{1}"),
+        (&numbers, "[0]={1}"),
+        (&numbers, "[a:1]={1}"),
         (&Encoder::Bool, "true"),
         (&Encoder::Integer, ""),
         (&Encoder::Integer, "-"),
@@ -201,41 +305,14 @@ fn what_a_type_does_not_print_is_an_error() {
     ] {
         assert!(encoded(encoder, text.as_bytes()).is_err(), "{text}");
     }
-    assert_eq!(encoded(&Encoder::Text, b"\xff"), Err(NotA("UTF-8")));
+    assert_eq!(encoded(&Encoder::Text, b"\xff"), Err(EncodeError::NotA(NotA("UTF-8"))));
 }
 
 #[test]
-fn types_that_are_not_built_in_are_followed_to_what_they_are_made_of() {
-    let mut types = TypeCatalog::default();
-    let mut put = |oid, name: &str, kind| {
-        types.insert(oid, CatalogType { namespace: "public".to_owned(), name: name.to_owned(), kind });
-    };
-    put(20_000, "mood", TypeKind::Enum(vec!["sad".to_owned()]));
-    put(20_001, "_mood", TypeKind::Array { element: 20_000, delimiter: b',' });
-    put(20_002, "positive", TypeKind::Domain(23));
-    put(20_003, "small", TypeKind::Domain(20_002));
-    put(20_004, "_small", TypeKind::Array { element: 20_003, delimiter: b',' });
-    put(20_005, "address", TypeKind::Other);
-    put(20_006, "citext", TypeKind::Other);
-    put(20_007, "loop", TypeKind::Domain(20_007));
-    put(20_008, "", TypeKind::Gone);
-    for (oid, encoder, mapped, name) in [
-        (23, Encoder::Integer, true, "int4"),
-        (26, Encoder::Text, true, "oid"),
-        (1009, array_of(Encoder::Text), true, "text[]"),
-        (600, Encoder::Text, false, "point"),
-        (20_000, Encoder::Text, true, "public.mood"),
-        (20_001, array_of(Encoder::Text), true, "public._mood"),
-        (20_003, Encoder::Integer, true, "public.small"),
-        (20_004, array_of(Encoder::Integer), true, "public._small"),
-        (20_005, Encoder::Text, false, "public.address"),
-        (20_006, Encoder::Text, true, "public.citext"),
-        (20_007, Encoder::Text, false, "public.loop"),
-        (20_008, Encoder::Text, false, "oid 20008"),
-        (29_999, Encoder::Text, false, "oid 29999"),
-    ] {
-        let column = types.column_type(oid);
-        assert_eq!((column.encoder, column.mapped, column.name.as_str()), (encoder, mapped, name));
+fn a_row_of_other_attributes_is_told_apart_from_a_broken_value() {
+    let pair = composite(&[("a", INT4), ("b", TEXT)]);
+    for text in ["", "()", "(1)", "(1,2,3)", "(1,2", "1,2)", "(x,2)", "(1,\"2)", "(1,2)x"] {
+        let misfit = Box::new(Misfit::Attributes { oid: 20_000 });
+        assert_eq!(encoded(&pair, text.as_bytes()), Err(EncodeError::Misfit(misfit)), "{text}");
     }
-    assert_eq!(types.missing([23, 29_999, 20_000, 29_998, 29_999]), [29_998, 29_999]);
 }

@@ -5,14 +5,16 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::Client;
-use tokio_postgres::types::{Kind, Type};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
-use super::{ArrayEncoder, Encoder};
+use super::column_type::ColumnType;
+use super::options::ValueOptions;
 
-/// Types that are not built in.
+/// Types that are not built in, and how values are to be written.
 #[derive(Clone, Debug, Default)]
 pub struct TypeCatalog {
+    options: ValueOptions,
     known: HashMap<u32, CatalogType>,
 }
 
@@ -32,8 +34,13 @@ pub struct CatalogType {
 pub enum TypeKind {
     /// An enumeration, with its labels in order.
     Enum(Vec<String>),
-    /// A domain over another type.
-    Domain(u32),
+    /// A domain.
+    Domain {
+        /// Over which type, maybe a domain too.
+        base: u32,
+        /// What it says of that type: a length, a precision; -1 for nothing.
+        modifier: i32,
+    },
     /// An array.
     Array {
         /// Of what.
@@ -41,45 +48,80 @@ pub enum TypeKind {
         /// What stands between two elements.
         delimiter: u8,
     },
-    /// A composite, a range, or a type of an extension.
-    Other,
+    /// A composite type, or the row type of a table, with what it has.
+    Composite(Vec<CatalogAttribute>),
+    /// A range.
+    Range {
+        /// Of what.
+        subtype: u32,
+    },
+    /// A multirange.
+    Multirange {
+        /// Of which ranges.
+        range: u32,
+    },
+    /// A type with code of its own.
+    Base {
+        /// The extension that brought it; empty where none did.
+        extension: String,
+    },
     /// The catalog has no such type any more: it was dropped after the rows were written.
     Gone,
 }
 
-/// How a column is written, and what its schema must say.
+/// An attribute of a composite type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ColumnType {
-    /// How its values are written.
-    pub encoder: Encoder,
-    /// Its name, with the schema if it is not built in.
+pub struct CatalogAttribute {
+    /// Its name.
     pub name: String,
-    /// Whether JSON says all of it. If not, its values are the text that PostgreSQL prints, and the schema must say
-    /// `x-pg-type`.
-    pub mapped: bool,
+    /// Its type.
+    pub type_oid: u32,
+    /// What is said of its type; -1 for nothing.
+    pub modifier: i32,
 }
 
-/// Domains over domains, and arrays of them, are followed this far.
-const MAX_DEPTH: usize = 32;
-
-/// A type that is dropped leaves nothing behind, hence the outer join.
+/// A type that is dropped leaves nothing behind, hence the outer join. PostgreSQL 13 knows no multiranges, and would
+/// not parse the name of their column: so it is read out of the row's JSON.
 const QUERY: &str = "
     WITH RECURSIVE wanted (oid) AS (
         SELECT unnest($1::oid[])
         UNION
-        SELECT next FROM wanted JOIN pg_catalog.pg_type USING (oid),
-            LATERAL (VALUES (typelem), (typbasetype)) AS parts (next)
+        SELECT next FROM wanted JOIN pg_catalog.pg_type type USING (oid), LATERAL (
+            VALUES (typelem), (typbasetype)
+            UNION ALL SELECT atttypid FROM pg_catalog.pg_attribute
+                WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped
+            UNION ALL SELECT rngsubtype FROM pg_catalog.pg_range WHERE rngtypid = type.oid
+            UNION ALL SELECT rngtypid FROM pg_catalog.pg_range range
+                WHERE (pg_catalog.to_jsonb(range) ->> 'rngmultitypid')::oid = type.oid
+        ) AS parts (next)
         WHERE next <> 0
     )
-    SELECT wanted.oid, nspname::text, typname::text, typtype::text, typbasetype,
+    SELECT wanted.oid, nspname::text, typname::text, typtype::text, typbasetype, typtypmod,
         (SELECT element.oid FROM pg_catalog.pg_type element WHERE element.typarray = type.oid) AS element,
         (SELECT element.typdelim::text FROM pg_catalog.pg_type element WHERE element.typarray = type.oid) AS delimiter,
-        ARRAY(SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = type.oid ORDER BY enumsortorder) AS labels
+        ARRAY(SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = type.oid ORDER BY enumsortorder) AS labels,
+        attributes.names, attributes.types, attributes.modifiers,
+        (SELECT rngsubtype FROM pg_catalog.pg_range WHERE rngtypid = type.oid) AS subtype,
+        (SELECT rngtypid FROM pg_catalog.pg_range range
+            WHERE (pg_catalog.to_jsonb(range) ->> 'rngmultitypid')::oid = type.oid) AS range,
+        (SELECT extname::text FROM pg_catalog.pg_depend JOIN pg_catalog.pg_extension extension ON extension.oid = refobjid
+            WHERE classid = 'pg_catalog.pg_type'::regclass AND objid = type.oid
+                AND refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e') AS extension
     FROM wanted
         LEFT JOIN pg_catalog.pg_type type USING (oid)
-        LEFT JOIN pg_catalog.pg_namespace namespace ON namespace.oid = typnamespace";
+        LEFT JOIN pg_catalog.pg_namespace namespace ON namespace.oid = typnamespace
+        LEFT JOIN LATERAL (
+            SELECT array_agg(attname::text ORDER BY attnum) AS names, array_agg(atttypid ORDER BY attnum) AS types,
+                array_agg(atttypmod ORDER BY attnum) AS modifiers
+            FROM pg_catalog.pg_attribute WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped
+        ) AS attributes ON true";
 
 impl TypeCatalog {
+    /// A catalog that knows the built-in types.
+    pub fn new(options: ValueOptions) -> TypeCatalog {
+        TypeCatalog { options, known: HashMap::new() }
+    }
+
     /// Those of the given oids that [`TypeCatalog::load`] should be asked for.
     pub fn missing(&self, oids: impl IntoIterator<Item = u32>) -> Vec<u32> {
         let mut missing: Vec<u32> = oids
@@ -91,30 +133,27 @@ impl TypeCatalog {
         missing
     }
 
-    /// Asks the server for these types and what they are made of. Types that it does not have any more are
-    /// remembered, too.
+    /// Asks the server for these types and what they are made of, whether they are known or not. A type that it does
+    /// not have any more stays what it was, or is remembered as gone.
     pub async fn load(&mut self, client: &Client, oids: &[u32]) -> Result<(), tokio_postgres::Error> {
-        if oids.is_empty() {
+        let wanted: Vec<u32> = oids.iter().copied().filter(|oid| Type::from_oid(*oid).is_none()).collect();
+        if wanted.is_empty() {
             return Ok(());
         }
-        for row in client.query(QUERY, &[&oids]).await? {
+        for row in client.query(QUERY, &[&wanted]).await? {
             let oid: u32 = row.try_get("oid")?;
-            let (namespace, name): (Option<String>, Option<String>) =
-                (row.try_get("nspname")?, row.try_get("typname")?);
-            let element: Option<u32> = row.try_get("element")?;
-            let kind = match row.try_get::<_, Option<&str>>("typtype")? {
-                None => TypeKind::Gone,
-                Some("e") => TypeKind::Enum(row.try_get("labels")?),
-                Some("d") => TypeKind::Domain(row.try_get("typbasetype")?),
-                Some(_) => match (element, row.try_get::<_, Option<&str>>("delimiter")?) {
-                    (Some(element), Some(delimiter)) => {
-                        TypeKind::Array { element, delimiter: delimiter.bytes().next().unwrap_or(b',') }
-                    }
-                    _ => TypeKind::Other,
-                },
-            };
-            let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
-            self.known.insert(oid, CatalogType { namespace, name, kind });
+            if Type::from_oid(oid).is_some() {
+                continue;
+            }
+            match kind(&row)? {
+                TypeKind::Gone if self.known.contains_key(&oid) => {}
+                kind => {
+                    let namespace: Option<String> = row.try_get("nspname")?;
+                    let name: Option<String> = row.try_get("typname")?;
+                    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+                    self.known.insert(oid, CatalogType { namespace, name, kind });
+                }
+            }
         }
         Ok(())
     }
@@ -131,80 +170,39 @@ impl TypeCatalog {
 
     /// How a column of this type is written.
     pub fn column_type(&self, oid: u32) -> ColumnType {
-        self.resolve(oid, MAX_DEPTH)
-    }
-
-    fn resolve(&self, oid: u32, depth: usize) -> ColumnType {
-        if let Some(built_in) = Type::from_oid(oid) {
-            return self.built_in(&built_in);
-        }
-        let Some(known) = self.known.get(&oid).filter(|_| depth > 0) else {
-            return ColumnType { encoder: Encoder::Text, name: format!("oid {oid}"), mapped: false };
-        };
-        let name = format!("{}.{}", known.namespace, known.name);
-        match &known.kind {
-            TypeKind::Enum(_) => ColumnType { encoder: Encoder::Text, name, mapped: true },
-            TypeKind::Domain(base) => ColumnType { name, ..self.resolve(*base, depth - 1) },
-            TypeKind::Array { element, delimiter } => {
-                ColumnType { name, ..array_of(self.resolve(*element, depth - 1), *delimiter) }
-            }
-            // of extensions, by name: their oids differ from database to database
-            TypeKind::Other if matches!(known.name.as_str(), "citext" | "ltree") => {
-                ColumnType { encoder: Encoder::Text, name, mapped: true }
-            }
-            TypeKind::Other => ColumnType { encoder: Encoder::Text, name, mapped: false },
-            TypeKind::Gone => {
-                ColumnType { encoder: Encoder::Text, name: format!("oid {oid}"), mapped: false }
-            }
-        }
-    }
-
-    fn built_in(&self, built_in: &Type) -> ColumnType {
-        if let (Kind::Array(element), false) = (built_in.kind(), is_vector(built_in)) {
-            let delimiter = if *element == Type::BOX { b';' } else { b',' };
-            let element = self.built_in(element);
-            let name = format!("{}[]", element.name);
-            return ColumnType { name, ..array_of(element, delimiter) };
-        }
-        let encoder = built_in_encoder(built_in);
-        let mapped = encoder.is_some();
-        ColumnType { encoder: encoder.unwrap_or(Encoder::Text), name: built_in.name().to_owned(), mapped }
+        ColumnType::of(oid, self, self.options)
     }
 }
 
-fn array_of(element: ColumnType, delimiter: u8) -> ColumnType {
-    let encoder = Encoder::Array(Box::new(ArrayEncoder { element: element.encoder, delimiter }));
-    ColumnType { encoder, ..element }
-}
-
-/// The two that are arrays in the catalog and print like no other.
-fn is_vector(built_in: &Type) -> bool {
-    [Type::INT2_VECTOR, Type::OID_VECTOR].contains(built_in)
-}
-
-/// `None` for what is text only for want of something better.
-fn built_in_encoder(built_in: &Type) -> Option<Encoder> {
-    Some(match *built_in {
-        Type::BOOL => Encoder::Bool,
-        Type::INT2 | Type::INT4 | Type::INT8 => Encoder::Integer,
-        Type::NUMERIC | Type::FLOAT4 | Type::FLOAT8 => Encoder::Number,
-        Type::JSON | Type::JSONB => Encoder::Json,
-        Type::BYTEA => Encoder::Bytea,
-        Type::DATE => Encoder::Date,
-        Type::TIMESTAMP => Encoder::Timestamp,
-        Type::TIMESTAMPTZ => Encoder::TimestampTz,
-        Type::INT2_VECTOR => Encoder::Vector(Box::new(Encoder::Integer)),
-        Type::OID_VECTOR => Encoder::Vector(Box::new(Encoder::Text)),
-        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR | Type::UNKNOWN => Encoder::Text,
-        Type::UUID | Type::XML | Type::TS_VECTOR | Type::TIME | Type::TIMETZ | Type::INTERVAL => {
-            Encoder::Text
+/// What a row of the query says.
+fn kind(row: &Row) -> Result<TypeKind, tokio_postgres::Error> {
+    Ok(match row.try_get::<_, Option<&str>>("typtype")? {
+        None => TypeKind::Gone,
+        Some("e") => TypeKind::Enum(row.try_get("labels")?),
+        Some("d") => {
+            TypeKind::Domain { base: row.try_get("typbasetype")?, modifier: row.try_get("typtypmod")? }
         }
-        Type::MONEY | Type::BIT | Type::VARBIT => Encoder::Text,
-        Type::INET | Type::CIDR | Type::MACADDR | Type::MACADDR8 => Encoder::Text,
-        Type::OID | Type::XID | Type::XID8 | Type::CID | Type::TID | Type::PG_LSN => Encoder::Text,
-        Type::REGPROC | Type::REGPROCEDURE | Type::REGOPER | Type::REGOPERATOR => Encoder::Text,
-        Type::REGCLASS | Type::REGTYPE | Type::REGROLE | Type::REGNAMESPACE => Encoder::Text,
-        Type::REGCONFIG | Type::REGDICTIONARY | Type::REGCOLLATION => Encoder::Text,
-        _ => return None,
+        Some("c") => TypeKind::Composite(attributes(row)?),
+        Some("r") => TypeKind::Range { subtype: row.try_get("subtype")? },
+        Some("m") => TypeKind::Multirange { range: row.try_get("range")? },
+        Some(_) => match row.try_get("element")? {
+            Some(element) => {
+                let delimiter: &str = row.try_get("delimiter")?;
+                TypeKind::Array { element, delimiter: delimiter.bytes().next().unwrap_or(b',') }
+            }
+            None => {
+                let extension: Option<String> = row.try_get("extension")?;
+                TypeKind::Base { extension: extension.unwrap_or_default() }
+            }
+        },
     })
+}
+
+/// A type without any attribute has no arrays of them.
+fn attributes(row: &Row) -> Result<Vec<CatalogAttribute>, tokio_postgres::Error> {
+    let names: Vec<String> = row.try_get::<_, Option<_>>("names")?.unwrap_or_default();
+    let types: Vec<u32> = row.try_get::<_, Option<_>>("types")?.unwrap_or_default();
+    let modifiers: Vec<i32> = row.try_get::<_, Option<_>>("modifiers")?.unwrap_or_default();
+    let attributes = names.into_iter().zip(types).zip(modifiers);
+    Ok(attributes.map(|((name, type_oid), modifier)| CatalogAttribute { name, type_oid, modifier }).collect())
 }

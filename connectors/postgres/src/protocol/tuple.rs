@@ -36,6 +36,14 @@ impl<'a> Tuple<'a> {
         Ok(Tuple { count, values: &before[..before.len() - cursor.0.len()] })
     }
 
+    /// Reads a tuple that stands alone.
+    pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Tuple<'a>, Malformed> {
+        let mut cursor = Cursor(bytes);
+        let tuple = Tuple::read(&mut cursor)?;
+        cursor.end()?;
+        Ok(tuple)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         usize::from(self.count)

@@ -60,17 +60,6 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, tokio_postgres
         .collect()
 }
 
-/// The partitioned table at the top of a partition, as schema and name; `None`: it is no partition, or is gone.
-pub(super) async fn root(
-    client: &Client,
-    table: u32,
-) -> Result<Option<(String, String)>, tokio_postgres::Error> {
-    let query = "SELECT n.nspname::text, r.relname::text FROM pg_class c JOIN pg_class r ON r.oid = pg_partition_root(c.oid) \
-                 JOIN pg_namespace n ON n.oid = r.relnamespace WHERE c.oid = $1 AND c.relispartition";
-    let row = client.query_opt(query, &[&table]).await?;
-    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
-}
-
 /// Those of `columns` (`schema.table.column`) that no table has.
 pub(super) async fn missing_columns(
     client: &Client,
@@ -80,13 +69,6 @@ pub(super) async fn missing_columns(
                  JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname || '.' || c.relname || '.' || a.attname = wanted)";
     client.query(query, &[&columns]).await?.iter().map(|row| row.try_get(0)).collect()
-}
-
-/// The columns of a table's primary key, in no order; empty where it has none.
-pub(super) async fn primary_key(client: &Client, table: u32) -> Result<Vec<String>, tokio_postgres::Error> {
-    let query = "SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid \
-                 AND a.attnum = ANY (i.indkey) WHERE i.indrelid = $1 AND i.indisprimary";
-    client.query(query, &[&table]).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// A publication that exists.

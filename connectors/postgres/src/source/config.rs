@@ -1,9 +1,10 @@
 //! The source's own keys.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 
 use forebay_api::units::Period;
-use forebay_api::{Mistake, SourceSetting};
+use forebay_api::{Mistake, SnapshotMode, SourceSetting};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -42,9 +43,13 @@ pub struct PostgresSourceConfig {
     /// Whether the slot is kept on standbys too, so that it survives a failover (PostgreSQL 17 and later).
     #[serde(default)]
     pub failover: bool,
-    /// Whether what is already in the tables is copied first. It must be written, because the only mode there is now
-    /// copies nothing.
+    /// Whether what is already in the tables is copied first.
+    #[serde(default)]
     pub snapshot: SnapshotMode,
+    /// How many chunks of tables are copied at the same time, each over a connection of its own.
+    #[serde(default = "default_parallel")]
+    #[schemars(range(min = 1, max = 64))]
+    pub snapshot_parallel: NonZeroUsize,
     /// How often a sign of life is written into the database's log, so that the slot moves on even while nothing else
     /// changes. `0s`: never.
     #[serde(default = "default_heartbeat")]
@@ -99,15 +104,6 @@ pub enum PublicationMode {
     Existing,
 }
 
-/// Whether what is already in the tables is copied first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum SnapshotMode {
-    /// Only changes from now on.
-    Never,
-}
-
 /// What is done with tables without a replica identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -132,6 +128,10 @@ pub enum Origin {
     Any,
     /// Only those made here.
     None,
+}
+
+fn default_parallel() -> NonZeroUsize {
+    const { NonZeroUsize::new(2).expect("2 is not 0") }
 }
 
 fn default_heartbeat() -> Period {
@@ -190,6 +190,10 @@ impl Plan {
         let tables = globs("/tables", &config.tables, &mut mistakes);
         let exclude = globs("/exclude", &config.exclude, &mut mistakes);
         let messages = globs("/messages", &config.messages, &mut mistakes);
+        if config.snapshot_parallel.get() > MAX_PARALLEL {
+            let message = format!("`snapshot_parallel` is more than {MAX_PARALLEL}");
+            mistakes.push(mistake("/snapshot_parallel", message, "write a smaller number"));
+        }
         judge_tables(&config, &mut mistakes);
         judge_columns(&config.columns, &mut mistakes);
         let Ok(url) = url else { return Err(mistakes) };
@@ -239,6 +243,9 @@ impl Plan {
         self.config.tables.iter().filter_map(|pattern| pattern.strip_suffix(".*")).collect()
     }
 }
+
+/// More would take connections that the application needs.
+const MAX_PARALLEL: usize = 64;
 
 /// PostgreSQL cuts names off behind so many bytes (NAMEDATALEN − 1).
 const MAX_NAME: usize = 63;
@@ -351,9 +358,11 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_mode_must_be_written() {
-        let missing = serde_json::from_str::<PostgresSourceConfig>(r#"{"url": "postgres://u@h/d"}"#);
-        assert!(missing.unwrap_err().to_string().contains("snapshot"));
+    fn what_is_there_is_copied_unless_it_is_refused() {
+        let default = plan(r#"{"url": "postgres://u@h/d", "tables": ["a.b"]}"#).unwrap();
+        assert_eq!(default.config.snapshot, SnapshotMode::Initial);
+        let never = plan(r#"{"url": "postgres://u@h/d", "tables": ["a.b"], "snapshot": "never"}"#).unwrap();
+        assert_eq!(never.config.snapshot, SnapshotMode::Never);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::lsn::Lsn;
 
 /// The form that is written now.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The form before there were copies, which is read still.
+const BEFORE_COPIES: u32 = 1;
 
 /// Where a stream resumes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,18 @@ pub(super) struct Resume {
     /// Everything before it is stored. `None`: the slot was about to be created.
     #[serde(serialize_with = "maybe_as_text", deserialize_with = "maybe_from_text")]
     pub lsn: Option<Lsn>,
+    /// Where the slot stood when this daemon created it or took it over: what was copied belongs to it. `None`: that was
+    /// before there were copies.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "maybe_as_text",
+        deserialize_with = "maybe_from_text"
+    )]
+    pub born: Option<Lsn>,
+    /// Everything was copied, nothing more was wanted, and the slot is dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finished: bool,
 }
 
 /// A position that this version cannot use.
@@ -54,7 +69,7 @@ impl Resume {
         lsn: Option<Lsn>,
     ) -> Resume {
         let (database, slot, owner) = (database.to_owned(), slot.to_owned(), owner.to_owned());
-        Resume { v: VERSION, system, timeline, database, slot, owner, lsn }
+        Resume { v: VERSION, system, timeline, database, slot, owner, lsn, born: None, finished: false }
     }
 
     /// Reads what [`Resume::position`] wrote.
@@ -64,7 +79,7 @@ impl Resume {
             v: u32,
         }
         let form: Form = serde_json::from_slice(&position.0).map_err(PositionError::Unreadable)?;
-        if form.v != VERSION {
+        if ![VERSION, BEFORE_COPIES].contains(&form.v) {
             return Err(PositionError::Newer(form.v));
         }
         serde_json::from_slice(&position.0).map_err(PositionError::Unreadable)
@@ -75,9 +90,14 @@ impl Resume {
         Position(Bytes::from(serde_json::to_vec(self).expect("strings and numbers are JSON")))
     }
 
+    /// The end of a stream that was only to be copied.
+    pub(super) fn finished(&self, lsn: Lsn) -> Resume {
+        Resume { finished: true, ..self.at(self.timeline, lsn) }
+    }
+
     /// The same stream, at another place.
     pub(super) fn at(&self, timeline: u32, lsn: Lsn) -> Resume {
-        Resume { timeline, lsn: Some(lsn), ..self.clone() }
+        Resume { v: VERSION, timeline, lsn: Some(lsn), ..self.clone() }
     }
 }
 
@@ -111,16 +131,25 @@ mod tests {
             Some(Lsn(0x16B_37A0)),
         );
         let position = resume.position();
-        let text = r#"{"v":1,"system":"7123456789012345678","timeline":2,"database":"shop","slot":"forebay_shop","owner":"ab12","lsn":"0/16B37A0"}"#;
+        let text = r#"{"v":2,"system":"7123456789012345678","timeline":2,"database":"shop","slot":"forebay_shop","owner":"ab12","lsn":"0/16B37A0"}"#;
         assert_eq!(position.to_string(), text);
         assert_eq!(Resume::read(&position).unwrap(), resume);
+    }
+
+    #[test]
+    fn a_position_from_before_there_were_copies_is_read() {
+        let text = r#"{"v":1,"system":"7","timeline":2,"database":"d","slot":"s","owner":"o","lsn":"0/1"}"#;
+        let resume = Resume::read(&Position(Bytes::from(text))).unwrap();
+        assert_eq!((resume.born, resume.finished), (None, false));
+        let next = Resume { born: Some(Lsn(1)), ..resume.at(2, Lsn(2)) };
+        assert_eq!(Resume::read(&next.position()).unwrap(), next);
     }
 
     #[test]
     fn what_is_damaged_or_newer_is_refused() {
         let read = |text: &str| Resume::read(&Position(Bytes::copy_from_slice(text.as_bytes())));
         assert!(matches!(read("0/1"), Err(PositionError::Unreadable(_))));
-        assert!(matches!(read(r#"{"v":2,"anything":1}"#), Err(PositionError::Newer(2))));
+        assert!(matches!(read(r#"{"v":3,"anything":1}"#), Err(PositionError::Newer(3))));
         assert!(matches!(read(r#"{"v":1}"#), Err(PositionError::Unreadable(_))));
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_api::{Blame, Chunk, Fault, SourceContext, StreamId, step};
+use forebay_api::{Blame, Chunk, Fault, SnapshotMode, SnapshotPlan, SourceContext, StreamId, step};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -49,6 +49,12 @@ pub(super) struct Prepared {
     pub facts: Facts,
     /// What a dry run has to take away again.
     pub leftovers: Vec<String>,
+    /// Where changes come from.
+    pub publications: Vec<String>,
+    /// Whether the slot was created in this run.
+    pub fresh: bool,
+    /// Whether a position is stored that was made before there were copies.
+    pub before_copies: bool,
 }
 
 /// Which timeline owns a place in the WAL.
@@ -73,6 +79,41 @@ impl Timelines {
     fn end_of(&self, timeline: u32) -> Option<Lsn> {
         self.switches.iter().find(|switch| switch.timeline == timeline).map(|switch| switch.at)
     }
+}
+
+impl Prepared {
+    /// What is to be copied of this stream. The identity changes whenever changes before it were not read.
+    pub(super) fn copy_plan(&self, plan: &Plan) -> SnapshotPlan {
+        let Resume { system, database, slot, born, .. } = &self.resume;
+        let born = born.map_or("before".to_owned(), |born| born.to_string());
+        SnapshotPlan {
+            mode: plan.config.snapshot,
+            parallel: plan.config.snapshot_parallel.get(),
+            identity: format!("{system}/{database}/{slot}/{born}"),
+            first_start: !self.before_copies,
+            anew: false,
+        }
+    }
+}
+
+/// Removes slot and publications when there is nothing to do with them any more.
+pub(super) async fn take_away(sql: &Sql, plan: &Plan) -> Result<(), Fault> {
+    const DROP: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active";
+    let doing = || format!("dropping slot `{}`", plan.slot);
+    let deadline = Instant::now() + BUSY_LIMIT;
+    while catalog::slot(sql, &plan.slot).await.map_err(|error| fault::sql(doing(), error))?.is_some() {
+        sql.query(DROP, &[&plan.slot]).await.map_err(|error| fault::sql(doing(), error))?;
+        if Instant::now() > deadline {
+            return Err(Fault::retryable(doing(), "it is still in use"));
+        }
+        tokio::time::sleep(BUSY_LOOK).await;
+    }
+    if plan.config.publication_mode != super::config::PublicationMode::Existing {
+        let names = [plan.publication.clone(), plan.insert_publication()];
+        let dropped = publication::drop_ours(sql, &names).await;
+        dropped.map_err(|error| fault::sql("dropping the publications", error))?;
+    }
+    Ok(())
 }
 
 /// Connects and prepares. The position of an intent goes through `context`, so that it is stored like any other.
@@ -102,12 +143,15 @@ pub(super) async fn prepare(plan: &Plan, context: &SourceContext) -> Result<Prep
     });
     let names = (plan.url.database.as_str(), plan_of_run.slot.as_str(), owner.as_str());
     let mut base = Resume::new(system.identifier, system.timeline, names, None);
-    let (connection, from) = if plan.dry_run {
+    let before_copies = before.as_ref().is_some_and(|before| before.lsn.is_some() && before.born.is_none());
+    let (connection, from, fresh) = if plan.dry_run {
         let created = create_slot(connection, &plan_of_run, true).await;
         if created.is_err() {
             clean_up(&sql, &leftovers).await;
         }
-        created?
+        let (connection, lsn) = created?;
+        base.born = Some(lsn);
+        (connection, lsn, true)
     } else {
         let ready = Ready {
             plan,
@@ -120,7 +164,7 @@ pub(super) async fn prepare(plan: &Plan, context: &SourceContext) -> Result<Prep
         };
         ready.slot(before, &mut base, connection).await?
     };
-    let slot = plan_of_run.slot.clone();
+    let (slot, published) = (plan_of_run.slot.clone(), publications.clone());
     let (messages, origin_none) = (facts.major() >= 14, plan.config.origin == Origin::None);
     let starting = tokio::task::spawn_blocking(move || {
         let names: Vec<&str> = publications.iter().map(String::as_str).collect();
@@ -131,7 +175,21 @@ pub(super) async fn prepare(plan: &Plan, context: &SourceContext) -> Result<Prep
     })?;
     step!("slot-started");
     let resume = base.at(system.timeline, from);
-    Ok(Prepared { sql, server, reader, writer, stream, resume, from, timelines, facts, leftovers })
+    Ok(Prepared {
+        sql,
+        server,
+        reader,
+        writer,
+        stream,
+        resume,
+        from,
+        timelines,
+        facts,
+        leftovers,
+        publications: published,
+        fresh,
+        before_copies,
+    })
 }
 
 /// A server whose sessions carry a name that tells ours from others'.
@@ -202,6 +260,11 @@ fn judge_facts(plan: &Plan, facts: &Facts) -> Result<(), Fault> {
         return Err(Fault::fatal("looking at the server", Blame::Outside, error)
             .with_remedy("ALTER SYSTEM SET wal_level = 'logical'; and restart the server"));
     }
+    if facts.standby && plan.config.snapshot != SnapshotMode::Never {
+        let error = "a copy needs watermarks in the log, which cannot be written on a standby";
+        return Err(Fault::fatal("looking at the server", Blame::Configuration, error)
+            .with_remedy("write `snapshot: never`, or connect to the primary"));
+    }
     if !facts.may_replicate {
         let error = format!("role `{}` may not replicate", facts.role);
         return Err(Fault::fatal("looking at the server", Blame::Outside, error)
@@ -234,7 +297,8 @@ async fn commanding<T: Send + 'static>(
     finished
 }
 
-struct CancelOnDrop(Option<Canceller>);
+/// Ends a command whose result nobody waits for any more.
+pub(super) struct CancelOnDrop(pub(super) Option<Canceller>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -295,21 +359,28 @@ struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// Finds or creates the slot; gives where to begin.
+    /// Finds or creates the slot; gives where to begin, and whether it was created.
     async fn slot(
         &self,
         before: Option<Resume>,
         base: &mut Resume,
         connection: Connection,
-    ) -> Result<(Connection, Lsn), Fault> {
+    ) -> Result<(Connection, Lsn, bool), Fault> {
         let found = self.idle_slot(&base.owner).await?;
         if let Some(before) = before.as_ref() {
             self.fence(before)?;
         }
         let stored = before.as_ref().and_then(|resume| resume.lsn);
+        let anew = self.plan.config.snapshot == SnapshotMode::WhenNeeded;
         match (found, stored) {
-            (None, None) => self.create(base, connection).await,
-            (None, Some(stored)) => Err(self.slot_is_gone(stored)),
+            (None, Some(stored)) if !anew => Err(self.slot_is_gone(stored)),
+            (None, _) => self.create(base, connection).await,
+            (Some(slot), _) if anew && slot.wal_status.as_deref() == Some("lost") => {
+                warn!(source = %self.plan.source, slot = %self.plan.slot, "the slot has lost changes; it is made anew, and everything is copied");
+                let dropped = self.sql.query("SELECT pg_drop_replication_slot($1)", &[&self.plan.slot]).await;
+                dropped.map_err(|error| fault::sql("dropping the slot that has lost changes", error))?;
+                self.create(base, connection).await
+            }
             (Some(slot), None) => {
                 let confirmed = self.usable(&slot)?;
                 if before.is_none() {
@@ -317,14 +388,21 @@ impl Ready<'_> {
                 } else {
                     info!(source = %self.plan.source, slot = %self.plan.slot, lsn = %confirmed, "the slot was created and its position not stored: going on with it");
                 }
-                Ok((connection, confirmed))
+                base.born = Some(confirmed);
+                Ok((connection, confirmed, false))
             }
             (Some(slot), Some(stored)) => {
                 let confirmed = self.usable(&slot)?;
-                if confirmed > stored {
+                if confirmed <= stored {
+                    base.born = before.as_ref().and_then(|before| before.born);
+                    return Ok((connection, stored, false));
+                }
+                if !anew {
                     return Err(self.gap(stored, confirmed));
                 }
-                Ok((connection, stored))
+                warn!(source = %self.plan.source, slot = %self.plan.slot, stored = %stored, confirmed = %confirmed, "changes were lost; everything is copied anew");
+                base.born = Some(confirmed);
+                Ok((connection, confirmed, false))
             }
         }
     }
@@ -380,13 +458,18 @@ impl Ready<'_> {
     }
 
     /// Stores the intent, creates the slot, stores where it begins.
-    async fn create(&self, base: &mut Resume, connection: Connection) -> Result<(Connection, Lsn), Fault> {
+    async fn create(
+        &self,
+        base: &mut Resume,
+        connection: Connection,
+    ) -> Result<(Connection, Lsn, bool), Fault> {
         self.store(base.clone()).await?;
         step!("slot-intended");
         let (connection, lsn) = create_slot(connection, self.plan, false).await?;
+        base.born = Some(lsn);
         self.store(base.at(self.system.timeline, lsn)).await?;
         step!("slot-position-stored");
-        Ok((connection, lsn))
+        Ok((connection, lsn, true))
     }
 
     /// Sends a position without events and waits until it is stored.

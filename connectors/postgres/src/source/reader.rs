@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use forebay_api::{Chunk, Fault, Outlet, StreamId, step};
+use forebay_api::{Chunk, Closed, Fault, Mark, Outlet, Position, StreamId, Ticket, step};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::config::Plan;
 use super::position::Resume;
-use super::relation::Shape;
+use super::relation::Shapes;
+use super::snapshot::landing::{Landed, Landing, Landings, Piece};
+use super::snapshot::window::Verdict;
 use super::transcribe::Transcriber;
 use super::{fault, now_micros};
-use crate::connect::Sql;
-use crate::decode::types::TypeCatalog;
 use crate::protocol::{self, Frame, Message};
 use crate::wire::{Read, ReadHalf};
 
@@ -78,9 +77,7 @@ pub(super) struct Reader {
     pub stream: Arc<StreamId>,
     /// What positions are made from.
     pub resume: Resume,
-    pub plan: Arc<Plan>,
-    pub types: TypeCatalog,
-    pub sql: Arc<Sql>,
+    pub shapes: Arc<Shapes>,
     pub shared: Arc<Shared>,
     pub runtime: Handle,
     /// The last position that was sent off.
@@ -92,6 +89,8 @@ pub(super) struct Reader {
     pub waited: bool,
     /// Pieces taken since something was sent off.
     pub taken: usize,
+    /// What the copy has left in the stream's way.
+    pub landings: Arc<Landings>,
 }
 
 /// Requests for an answer at one place.
@@ -183,15 +182,98 @@ impl Reader {
                 let message = protocol::message(message)
                     .map_err(|error| fault::wire("reading the stream", error.into()))?;
                 if let Message::Relation(relation) = &message {
-                    let shape = Shape::of(relation, &self.plan, &mut self.types, &self.sql);
-                    let shape = self.runtime.block_on(shape)?;
+                    let shape = self.runtime.block_on(self.shapes.of(relation))?;
                     self.transcriber.learn(relation.id, shape);
                     return Ok(Turn::Go);
                 }
                 self.transcriber.take(at, &message)?;
-                Ok(Turn::Go)
+                if !matches!(message, Message::Commit(_)) {
+                    return Ok(Turn::Go);
+                }
+                let (major, xid) = self.transcriber.completed();
+                match self.landings.take(xid) {
+                    Some(landing) => Ok(self.land(landing, major)),
+                    None => Ok(Turn::Go),
+                }
             }
         }
+    }
+
+    /// What the copy has left behind a transaction of its own gets its place there.
+    fn land(&mut self, landing: Landing, major: (u32, u64)) -> Turn {
+        match landing {
+            // Whoever asked is gone only when the run ends.
+            Landing::Begin(told) => drop(told.send(self.transcriber.window.begin())),
+            Landing::End => self.transcriber.window.end(),
+            Landing::Piece(piece) => {
+                if let Some(end) = self.flush() {
+                    return Turn::End(end);
+                }
+                if self.send_piece(piece, major).is_err() {
+                    return Turn::End(End::Stopped);
+                }
+                if let Some(seen) = self.landings.oldest() {
+                    self.transcriber.window.forget(&seen);
+                }
+            }
+        }
+        Turn::Go
+    }
+
+    /// Sends the rows of a piece that the stream has not overtaken.
+    fn send_piece(&mut self, piece: Piece, major: (u32, u64)) -> Result<(), Closed> {
+        let Piece { table, keyed, seen, chunks, landed } = piece;
+        let blurred = keyed && self.transcriber.window.blurs(table, &seen);
+        let mut told = Landed::default();
+        let (mut number, mut minor) = (0, 0);
+        let last = chunks.len().saturating_sub(1);
+        let mut tickets = Vec::new();
+        for (at, mut chunk) in chunks.into_iter().enumerate() {
+            let rows = std::mem::take(&mut chunk.rows);
+            for mut row in rows {
+                let key = &chunk.buf[row.key.at as usize..(row.key.at + row.key.len) as usize];
+                let verdict = match (keyed, blurred) {
+                    (false, _) => Verdict::Send,
+                    (true, true) => Verdict::Again,
+                    (true, false) => self.transcriber.window.judge(table, key, &seen),
+                };
+                match verdict {
+                    Verdict::Send => {
+                        minor += 1;
+                        row.mark = Mark { major, minor, part: 0 };
+                        told.bytes += u64::from(row.payload.len);
+                        chunk.rows.push(row);
+                    }
+                    Verdict::LeaveOut => {}
+                    Verdict::Again => told.again.push(number),
+                }
+                number += 1;
+            }
+            told.rows += chunk.rows.len() as u64;
+            if chunk.rows.is_empty() && at < last {
+                continue;
+            }
+            let sent = self.send(chunk, None);
+            step!("snapshot-sent");
+            tickets.push(sent?);
+        }
+        // Sends are settled in order, so the last ticket stands for all.
+        told.ticket = tickets.pop();
+        // The copy may have been given up meanwhile; what was sent is harmless.
+        landed.send(told).ok();
+        Ok(())
+    }
+
+    /// Waits until the pipeline takes a chunk.
+    fn send(&mut self, chunk: Chunk, position: Option<Position>) -> Result<Ticket, Closed> {
+        self.shared.sending.store(true, Ordering::Relaxed);
+        let waiting_since = Instant::now();
+        let sent = self.runtime.block_on(self.outlet.send_ticketed(chunk, position));
+        self.shared.sending.store(false, Ordering::Relaxed);
+        if waiting_since.elapsed() > BURST_WITHIN / 10 {
+            self.waited = true;
+        }
+        sent
     }
 
     /// Sends off what has gathered; `Some` when the pipeline takes nothing more.
@@ -210,13 +292,7 @@ impl Reader {
         };
         self.shared.newest.store(transcriber.newest, Ordering::Relaxed);
         let position = boundary.map(|lsn| self.resume.at(self.timeline, lsn).position());
-        self.shared.sending.store(true, Ordering::Relaxed);
-        let waiting_since = Instant::now();
-        let sent = self.runtime.block_on(self.outlet.send(chunk, position));
-        self.shared.sending.store(false, Ordering::Relaxed);
-        if waiting_since.elapsed() > BURST_WITHIN / 10 {
-            self.waited = true;
-        }
+        let sent = self.send(chunk, position);
         step!("sent");
         if sent.is_err() {
             return Some(End::Stopped);

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -15,6 +16,8 @@ use globset::GlobSet;
 
 use super::prepare::Timelines;
 use super::relation::Shape;
+use super::snapshot::WATERMARK;
+use super::snapshot::window::{Left, Window};
 use crate::decode::row::{Notes, RowError};
 use crate::lsn::Lsn;
 use crate::protocol::{Begin, Logical, Message, Old, Truncate, Tuple};
@@ -42,7 +45,7 @@ struct Transaction {
 /// Writes messages into a draft.
 pub(super) struct Transcriber {
     timelines: Timelines,
-    shapes: HashMap<u32, Arc<Shape>>,
+    shapes: HashMap<u32, Known>,
     messages: GlobSet,
     message_subject: Arc<Subject>,
     transaction: Option<Transaction>,
@@ -55,12 +58,30 @@ pub(super) struct Transcriber {
     pub boundary: Option<Lsn>,
     /// When the newest transaction was committed: microseconds since the Unix epoch.
     pub newest: i64,
+    /// The keys that were touched while a copy is under way.
+    pub window: Window,
+    /// Room for the key of an old row.
+    scratch: Vec<u8>,
+}
+
+/// A relation that was introduced.
+struct Known {
+    shape: Arc<Shape>,
+    /// Says how its keys are written.
+    key_shape: u64,
 }
 
 impl Transcriber {
     /// A transcriber that knows no relation yet; the server introduces each before its first row.
-    pub(super) fn new(timelines: Timelines, messages: GlobSet, message_subject: Arc<Subject>) -> Transcriber {
+    pub(super) fn new(
+        timelines: Timelines,
+        messages: GlobSet,
+        message_subject: Arc<Subject>,
+        window: Window,
+    ) -> Transcriber {
         Transcriber {
+            window,
+            scratch: Vec::new(),
             timelines,
             shapes: HashMap::new(),
             messages,
@@ -81,7 +102,16 @@ impl Transcriber {
 
     /// A relation was introduced, or has changed.
     pub(super) fn learn(&mut self, oid: u32, shape: Shape) {
-        self.shapes.insert(oid, Arc::new(shape));
+        let mut hasher = DefaultHasher::new();
+        for column in shape.columns.0.iter().filter(|column| column.key) {
+            (&column.name, &column.kind.name).hash(&mut hasher);
+        }
+        self.shapes.insert(oid, Known { shape: Arc::new(shape), key_shape: hasher.finish() });
+    }
+
+    /// The transaction that was read last, and its place, once it is complete: what comes next may stand behind it.
+    pub(super) fn completed(&self) -> ((u32, u64), u32) {
+        (self.spare.major, self.spare.xid)
     }
 
     /// The server has read so far. Inside a transaction that is no place to resume from.
@@ -133,6 +163,7 @@ impl Transcriber {
             return Err(out_of_place("a Begin inside a transaction"));
         }
         self.newest = time::unix_micros(begin.time);
+        self.window.streamed(begin.xid);
         let mut transaction = std::mem::take(&mut self.spare);
         transaction.begin(self.timelines.owner(begin.commit_lsn), self.newest, begin);
         self.transaction = Some(transaction);
@@ -151,7 +182,7 @@ impl Transcriber {
         let transaction =
             self.transaction.as_mut().ok_or_else(|| out_of_place("a row outside a transaction"))?;
         let ordinal = transaction.next_ordinal();
-        let shape = self
+        let Known { shape, key_shape } = self
             .shapes
             .get(&relation)
             .ok_or_else(|| out_of_place("a row of a table that was not introduced"))?;
@@ -160,6 +191,20 @@ impl Transcriber {
         }
         let written = write_row(&mut self.draft, &mut self.notes, shape, old, new);
         let parts = written.map_err(|error| unwritable(&shape.subject, error))?;
+        if self.window.is_on() && !parts.key.is_empty() {
+            let bytes = |span: Span| &self.draft.buf[span.at as usize..(span.at + span.len) as usize];
+            let key = bytes(parts.key);
+            let left = if parts.unchanged.is_empty() { Left::Whole } else { Left::Part };
+            self.window.touch(relation, *key_shape, transaction.xid, key, left);
+            if let (Some(Old::Key(row) | Old::Full(row)), Some(_)) = (old, new) {
+                self.scratch.clear();
+                let written = shape.columns.write_key(row, None, &mut self.scratch, &mut self.notes);
+                written.map_err(|error| unwritable(&shape.subject, error))?;
+                if self.scratch != key {
+                    self.window.touch(relation, *key_shape, transaction.xid, &self.scratch, Left::Whole);
+                }
+            }
+        }
         let mark = Mark { major: transaction.major, minor: ordinal, part: 0 };
         let extra = transaction.extra(&mut self.draft, at, ordinal, &self.notes.lower_bounds);
         let subject = self.draft.subject(&shape.subject);
@@ -181,13 +226,14 @@ impl Transcriber {
             self.transaction.as_mut().ok_or_else(|| out_of_place("a Truncate outside a transaction"))?;
         let ordinal = transaction.next_ordinal();
         for (part, relation) in truncate.relations().enumerate() {
-            let shape = self
+            let Known { shape, .. } = self
                 .shapes
                 .get(&relation)
                 .ok_or_else(|| out_of_place("a Truncate of a table that was not introduced"))?;
             if !shape.wanted {
                 continue;
             }
+            self.window.emptied(relation, transaction.xid);
             let part = u16::try_from(part)
                 .map_err(|_| out_of_place("a Truncate of more tables than can be numbered"))?;
             let extra = transaction.extra(&mut self.draft, at, ordinal, &[]);
@@ -209,7 +255,8 @@ impl Transcriber {
     /// What an application wrote into the log. One outside a transaction comes before the transaction around it, and
     /// its LSN may be that of a commit: so its mark is just below, behind every ordinal there.
     fn logical(&mut self, logical: &Logical<'_>) -> Result<(), Fault> {
-        let wanted = logical.prefix != HEARTBEAT && self.messages.is_match(logical.prefix);
+        let ours = [HEARTBEAT, WATERMARK].contains(&logical.prefix);
+        let wanted = !ours && self.messages.is_match(logical.prefix);
         let subject = self.message_subject.clone();
         if !logical.transactional {
             if !wanted {
@@ -279,12 +326,17 @@ impl Transaction {
         out.extend_from_slice(&self.middle);
         out.extend_from_slice(itoa::Buffer::new().format(ordinal).as_bytes());
         out.extend_from_slice(&self.end);
-        if !lower_bounds.is_empty() {
-            out.extend_from_slice(b",\"lower_bounds\":{");
-            out.extend_from_slice(lower_bounds);
-            out.push(b'}');
-        }
+        write_lower_bounds(lower_bounds, out);
         draft.since(start)
+    }
+}
+
+/// Appends the lower bounds of arrays that do not begin at 1, where there are any.
+pub(super) fn write_lower_bounds(lower_bounds: &[u8], out: &mut Vec<u8>) {
+    if !lower_bounds.is_empty() {
+        out.extend_from_slice(b",\"lower_bounds\":{");
+        out.extend_from_slice(lower_bounds);
+        out.push(b'}');
     }
 }
 
@@ -308,7 +360,7 @@ const NO_PARTS: Row = {
 };
 
 /// Appends key, old and new row. The old row is what the server gave: the key, or all of it.
-fn write_row(
+pub(super) fn write_row(
     draft: &mut Draft,
     notes: &mut Notes,
     shape: &Shape,

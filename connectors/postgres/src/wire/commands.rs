@@ -52,6 +52,15 @@ impl Row {
     }
 }
 
+/// How a copy ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyEnd {
+    /// All of it was handed over.
+    Whole,
+    /// Whoever took the lines wanted no more.
+    Broken,
+}
+
 /// The answer to IDENTIFY_SYSTEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct System {
@@ -139,6 +148,42 @@ impl Connection {
             _ => {}
         }
         rows
+    }
+
+    /// Runs `COPY … TO STDOUT` and hands over each line as it comes, without its line end. `each` ends the copy by
+    /// `false`; this connection is of no further use then. `limit` is for each wait, not for the whole.
+    pub fn copy_out(
+        &mut self,
+        command: &str,
+        limit: Duration,
+        each: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<CopyEnd, WireError> {
+        const COPYING: &str = "copying a table";
+        self.send(command, Instant::now() + limit)?;
+        loop {
+            let deadline = Instant::now() + limit;
+            let (tag, body) = match self.reader.receive(COPYING, deadline) {
+                Err(WireError::Server(error)) if !error.ends_the_connection() => {
+                    self.skip_to_ready(deadline)?;
+                    return Err(WireError::Server(error));
+                }
+                received => received?,
+            };
+            match tag {
+                backend::COPY_DATA_TAG => {
+                    if !each(body.strip_suffix(b"\n").unwrap_or(body)) {
+                        self.cancel();
+                        return Ok(CopyEnd::Broken);
+                    }
+                }
+                backend::READY_FOR_QUERY_TAG => return Ok(CopyEnd::Whole),
+                backend::COPY_OUT_RESPONSE_TAG
+                | backend::COPY_DONE_TAG
+                | backend::COMMAND_COMPLETE_TAG
+                | backend::PARAMETER_STATUS_TAG => {}
+                tag => return Err(WireError::unexpected(tag, COPYING)),
+            }
+        }
     }
 
     /// The value of a setting.

@@ -88,7 +88,7 @@ impl WireError {
         WireError::Malformed(format!("message `{}` during {doing}", char::from(tag).escape_default()))
     }
 
-    pub(super) fn malformed(what: impl fmt::Display) -> WireError {
+    pub(crate) fn malformed(what: impl fmt::Display) -> WireError {
         WireError::Malformed(what.to_string())
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::decode::row::Columns;
 use crate::decode::types::TypeCatalog;
 use crate::protocol::message;
+use crate::source::snapshot::window::Window;
 use crate::wire::Switch;
 
 const TABLE: u32 = 7;
@@ -90,12 +91,13 @@ impl Script {
             Arc::new(Subject::new(("v", name, "1-0-0"), (None, Some("public"), Some("t")), String::new()))
         };
         let timelines = Timelines::for_tests(2, vec![Switch { timeline: 1, at: Lsn(0x100) }]);
-        let mut transcriber = Transcriber::new(timelines, globs.build().unwrap(), subject("message"));
+        let mut transcriber =
+            Transcriber::new(timelines, globs.build().unwrap(), subject("message"), Window::default());
         for (oid, name, wanted) in [(TABLE, "t", true), (OTHER, "other", false)] {
             let bytes = relation(oid, name);
             let Message::Relation(relation) = message(&bytes).unwrap() else { unreachable!() };
             let columns = Columns::new(&relation, &TypeCatalog::default());
-            transcriber.learn(oid, Shape { subject: subject(name), columns, wanted });
+            transcriber.learn(oid, Shape::for_tests(subject(name), columns, wanted));
         }
         Script(transcriber)
     }

@@ -1,0 +1,553 @@
+//! The copy of what is in the tables already: lock-free, chunk by chunk, in its place in the stream.
+//!
+//! ```text
+//!  session ─reads a chunk under one snapshot S─▶ part ─▶ landing, under the id of our own transaction W
+//!                                                            │ W commits
+//!  reader ─meets W in the stream─▶ leaves out what S did not see (window) ─▶ sends the rows behind it
+//! ```
+//! What was changed before W by a transaction that S did not see is not sent, because the stream has said it; where the
+//! stream did not say all of it, the row is read again. What is changed after W comes after the row. So the last event
+//! of each key is the truth, without a lock and without a transaction that is longer than a chunk. The core schedules
+//! the chunks and keeps how far each table is.
+
+pub(super) mod landing;
+mod line;
+mod seen;
+mod session;
+mod stretch;
+pub(super) mod target;
+pub(super) mod window;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forebay_api::{
+    Blame, ChunkRead, Division, Fault, Range, ReadOutcome, SnapshotPlan, SnapshotReader, Snapshots, StreamId,
+    Table, TableCopy, Ticket, step,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use landing::{Landing, Landings, Piece};
+use seen::{Seen, Sees};
+use session::{Chunked, Order, Part, Session, SessionError};
+use stretch::Stretch;
+use target::{Published, Target};
+
+use super::catalog::Facts;
+use super::config::Plan;
+use super::fault;
+use super::prepare::{CancelOnDrop, Prepared};
+use super::relation::Shapes;
+use crate::connect::{Server, Sql};
+
+/// The prefix of the messages that are the high watermarks.
+pub(super) const WATERMARK: &str = "forebay.watermark";
+
+/// So much text is a chunk, as far as the size of rows is known beforehand.
+const CHUNK_BYTES: u64 = 4 << 20;
+
+/// And so many rows at most.
+const CHUNK_ROWS: u64 = 50_000;
+
+/// A chunk of a table of which nothing is known.
+const FIRST_ROWS: u64 = 1_000;
+
+/// A table that is read by blocks: so many at a time.
+const CHUNK_BLOCKS: u32 = 512;
+
+/// A table smaller than twice this is one stretch.
+const STRETCH_BYTES: u64 = 64 << 20;
+
+/// Keys that are read again in one statement.
+const AGAIN_KEYS: usize = 500;
+
+/// How long a row that is to be read again is left alone, at first and at most.
+const AGAIN_AFTER: Duration = Duration::from_millis(5);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(1);
+
+/// How often tables are looked for that were added to a publication, or attached to a table of it.
+const TABLES_LOOK: Duration = Duration::from_secs(5);
+
+/// How often something that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Without synchronous standbys a commit is visible as soon as it is in the log, but for a busy moment.
+const MOMENT: Duration = Duration::from_secs(10);
+
+/// One run's copy.
+pub(super) struct PostgresSnapshot {
+    plan: Arc<Plan>,
+    server: Server,
+    sql: Arc<Sql>,
+    facts: Facts,
+    publications: Vec<String>,
+    stream: Arc<StreamId>,
+    landings: Arc<Landings>,
+    /// Whether the slot was created in this run, after the publications.
+    fresh: bool,
+    known: Mutex<Known>,
+    shapes: Arc<Shapes>,
+    /// The session of the watermarks.
+    marks: tokio::sync::Mutex<Option<Sql>>,
+}
+
+/// What is known from chunk to chunk.
+#[derive(Default)]
+struct Known {
+    published: HashMap<String, Published>,
+    targets: HashMap<String, Arc<Target>>,
+    /// Bytes of text in a row of each table, by experience.
+    widths: HashMap<String, u64>,
+    idle: Vec<Session>,
+}
+
+/// What a statement came to.
+#[derive(Default)]
+struct Ran {
+    rows: u64,
+    bytes: u64,
+    read: u64,
+    text_bytes: u64,
+    tickets: Vec<Ticket>,
+    again: Vec<Vec<String>>,
+    last: Option<Vec<String>>,
+    changed: bool,
+}
+
+impl PostgresSnapshot {
+    /// Of a stream that is about to be read.
+    pub(super) fn new(
+        plan: &Arc<Plan>,
+        prepared: &Prepared,
+        landings: Arc<Landings>,
+        shapes: Arc<Shapes>,
+    ) -> PostgresSnapshot {
+        PostgresSnapshot {
+            plan: plan.clone(),
+            server: prepared.server.clone(),
+            sql: prepared.sql.clone(),
+            facts: prepared.facts.clone(),
+            publications: prepared.publications.clone(),
+            stream: prepared.stream.clone(),
+            landings,
+            fresh: prepared.fresh,
+            known: Mutex::default(),
+            shapes,
+            marks: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Copies what the core wants copied, of the tables that are published now and later. Ends by a fault, or when
+    /// everything is copied and nothing else was wanted.
+    pub(super) async fn copy(
+        self: &Arc<Self>,
+        snapshots: Arc<dyn Snapshots>,
+        plan: SnapshotPlan,
+    ) -> Result<impl Future<Output = Result<(), Fault>> + use<>, Fault> {
+        let (told, tables) = watch::channel(self.tables().await?);
+        let (watching, reader) = (self.clone(), self.clone());
+        Ok(async move {
+            let copying = snapshots.run(plan, tables, reader);
+            let mut copying = std::pin::pin!(copying);
+            loop {
+                tokio::select! {
+                    ended = copying.as_mut() => return ended,
+                    () = sleep(TABLES_LOOK) => {
+                        let now = watching.tables().await?;
+                        told.send_if_modified(|before| {
+                            let changed = before.iter().map(|table| &table.name).ne(now.iter().map(|table| &table.name));
+                            if changed {
+                                *before = now;
+                            }
+                            changed
+                        });
+                    }
+                }
+            }
+        })
+    }
+
+    /// The tables that could be copied now.
+    async fn tables(&self) -> Result<Vec<Table>, Fault> {
+        let published =
+            target::published(&self.sql, &self.plan, &self.publications, self.facts.major()).await?;
+        let tables = published
+            .iter()
+            .map(|table| Table { name: table.name.clone(), estimated_rows: table.estimated_rows })
+            .collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.published = published.into_iter().map(|table| (table.name.clone(), table)).collect();
+        Ok(tables)
+    }
+
+    /// A table as it is now. `None`: it is gone, or nothing of it is published.
+    async fn look_up(&self, name: &str) -> Result<Option<Arc<Target>>, Fault> {
+        let published = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.published.get(name).cloned()
+        };
+        let Some(published) = published else { return Ok(None) };
+        let found = target::target(&self.sql, &self.shapes, &published).await?;
+        let target = found.map(Arc::new);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &target {
+            Some(target) => drop(known.targets.insert(name.to_owned(), target.clone())),
+            None => drop(known.targets.remove(name)),
+        }
+        Ok(target)
+    }
+
+    /// As it was when it was last looked up.
+    async fn target(&self, name: &str) -> Result<Option<Arc<Target>>, Fault> {
+        let known = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.targets.get(name).cloned()
+        };
+        match known {
+            Some(target) => Ok(Some(target)),
+            None => self.look_up(name).await,
+        }
+    }
+
+    async fn session(&self) -> Result<Session, Fault> {
+        let idle = self.known.lock().unwrap_or_else(PoisonError::into_inner).idle.pop();
+        if let Some(session) = idle {
+            return Ok(session);
+        }
+        let doing = "opening a session for the copy";
+        let connection = self.server.copying().await.map_err(|error| fault::connect(doing, error))?;
+        let made = tokio::task::spawn_blocking(move || Session::new(connection)).await;
+        unwound(made).map_err(|error| fault::wire(doing, error))
+    }
+
+    fn give_back(&self, session: Session) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).idle.push(session);
+    }
+
+    /// Leaves something in the stream's way, under a transaction of our own, and commits that.
+    async fn watermark(&self, landing: Landing) -> Result<(), Fault> {
+        let mut marks = self.marks.lock().await;
+        let sql = match marks.take() {
+            Some(sql) if !sql.is_closed() => sql,
+            _ => self.watermark_session().await?,
+        };
+        let failed = |error| fault::sql("writing a watermark", error);
+        sql.batch_execute("BEGIN").await.map_err(failed)?;
+        let statement = "SELECT pg_current_xact_id()::text, pg_logical_emit_message(true, $1, '')";
+        let row = sql.query_one(statement, &[&WATERMARK]).await.map_err(failed)?;
+        let xid: String = row.try_get(0).map_err(failed)?;
+        let xid: u64 = xid
+            .parse()
+            .map_err(|error| Fault::fatal(format!("reading transaction id `{xid}`"), Blame::Defect, error))?;
+        // Before it commits, so that the reader cannot come by too early.
+        self.landings.leave(u32::try_from(xid & u64::from(u32::MAX)).expect("masked to 32 bits"), landing);
+        sql.batch_execute("COMMIT").await.map_err(failed)?;
+        step!("snapshot-watermark");
+        *marks = Some(sql);
+        Ok(())
+    }
+
+    /// A commit of it need not wait for a standby: what it says is in the log as soon as it is flushed here.
+    async fn watermark_session(&self) -> Result<Sql, Fault> {
+        let doing = "opening a session for watermarks";
+        let sql = self.server.sql().await.map_err(|error| fault::connect(doing, error))?;
+        sql.batch_execute("SET synchronous_commit = local")
+            .await
+            .map_err(|error| fault::sql(doing, error))?;
+        Ok(sql)
+    }
+
+    async fn seen(&self) -> Result<Seen, Fault> {
+        let failed = |error| fault::sql("asking which transactions run", error);
+        let row = self.sql.query_one("SELECT pg_current_snapshot()::text", &[]).await.map_err(failed)?;
+        let text: String = row.try_get(0).map_err(failed)?;
+        Seen::read(&text, true).ok_or_else(|| {
+            Fault::fatal("asking which transactions run", Blame::Defect, format!("`{text}` is no snapshot"))
+        })
+    }
+
+    /// Reads a statement's rows and lands them.
+    async fn run(&self, order: Order) -> Result<Ran, Fault> {
+        let (target, name) = (order.target.clone(), order.target.shown.clone());
+        let mut session = self.session().await?;
+        let open = self.landings.open();
+        let (parts, mut taken) = mpsc::channel::<Part>(1);
+        let mut unfinished = CancelOnDrop(Some(session.canceller()));
+        let landings = self.landings.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let result = session.chunk(&order, &|seen| landings.saw(seen), &parts);
+            (session, result)
+        });
+        let mut ran = Ran::default();
+        while let Some(part) = taken.recv().await {
+            step!("snapshot-read");
+            let Part { seen, chunks, keys } = part;
+            let (landed, answer) = oneshot::channel();
+            let piece =
+                Piece { table: target.table, keyed: target.shape.columns.has_key(), seen, chunks, landed };
+            self.watermark(Landing::Piece(piece)).await?;
+            let landed = answer.await.map_err(|_| stopped())?;
+            ran.rows += landed.rows;
+            ran.bytes += landed.bytes;
+            ran.tickets.extend(landed.ticket);
+            ran.again.extend(landed.again.into_iter().map(|row| keys.get(row)));
+            if let Some(last) = keys.len().checked_sub(1) {
+                ran.last = Some(keys.get(last));
+            }
+        }
+        let (session, result) = unwound(reading.await);
+        unfinished.0 = None;
+        drop(open);
+        match result.map_err(|error| failed(&name, error))? {
+            Chunked::Whole { rows, bytes } => (ran.read, ran.text_bytes) = (rows, bytes),
+            Chunked::Changed => ran.changed = true,
+            Chunked::Dropped => return Err(stopped()),
+        }
+        self.give_back(session);
+        Ok(ran)
+    }
+
+    fn order(&self, copy: &TableCopy, target: &Arc<Target>, statement: String) -> Order {
+        let (source, epoch) = (&self.stream.source, self.stream.epoch);
+        Order {
+            target: target.clone(),
+            statement,
+            stream: self.stream.clone(),
+            prefix: format!("{source}:{epoch:016x}:snapshot:{}:{}:", copy.number, target.shown),
+            exact: !self.facts.standby,
+        }
+    }
+
+    /// Reads single rows until each of them was sent, or was said by the stream.
+    async fn again(&self, copy: &TableCopy, target: &Arc<Target>, ran: &mut Ran) -> Result<(), Fault> {
+        let mut wait = AGAIN_AFTER;
+        while !ran.again.is_empty() && !ran.changed {
+            sleep(wait).await;
+            wait = (wait * 2).min(AGAIN_AT_MOST);
+            let keys = std::mem::take(&mut ran.again);
+            for keys in keys.chunks(AGAIN_KEYS) {
+                let statement = stretch::keys_statement(target, copy.filter.as_deref(), keys);
+                let more = self.run(self.order(copy, target, statement)).await?;
+                ran.rows += more.rows;
+                ran.bytes += more.bytes;
+                ran.tickets.extend(more.tickets);
+                ran.again.extend(more.again);
+                ran.changed |= more.changed;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many rows make a chunk of the right size.
+    fn chunk_rows(&self, name: &str, target: &Target) -> u64 {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = target.rows.map(|rows| target.bytes / rows.max(1));
+        match known.widths.get(name).copied().or(expected) {
+            Some(width) => (CHUNK_BYTES / width.max(1)).clamp(1, CHUNK_ROWS),
+            None => FIRST_ROWS,
+        }
+    }
+
+    /// Transactions that wrote to the table before it was published have changes that are not streamed; a copy that
+    /// does not see them either would lose them.
+    async fn wait_for_writers(&self, target: &Target) -> Result<(), Fault> {
+        const WRITERS: &str = "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND relation = ANY ($1) \
+             AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
+        let failed = |error| fault::sql(format!("looking for writers of `{}`", target.shown), error);
+        let tables = [target.oid, target.table];
+        let writers = async || -> Result<Vec<String>, Fault> {
+            let rows = self.sql.query(WRITERS, &[&&tables[..]]).await.map_err(failed)?;
+            rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
+        };
+        let mut left = writers().await?;
+        let since = Instant::now();
+        let mut told = false;
+        while !left.is_empty() {
+            if !told && since.elapsed() > MOMENT {
+                told = true;
+                info!(source = %self.plan.source, table = %target.shown, transactions = left.join(", "), "the copy waits for transactions that write to the table");
+            }
+            sleep(LOOK).await;
+            let now = writers().await?;
+            left.retain(|writer| now.contains(writer));
+        }
+        Ok(())
+    }
+
+    /// Divides a table by keys of a sample.
+    async fn by_key(&self, target: &Target) -> Result<Vec<Range>, Fault> {
+        let stretch = |after, to| Stretch::Key {
+            oid: target.oid,
+            key: target.key.iter().map(|column| column.name.clone()).collect(),
+            after,
+            to,
+        };
+        let wanted = (target.bytes / STRETCH_BYTES).min(4 * self.plan.config.snapshot_parallel.get() as u64);
+        let count = u32::try_from(wanted).unwrap_or(1);
+        let mut bounds = Vec::new();
+        if count > 1 && self.plan.config.snapshot_parallel.get() > 1 {
+            // some 200 blocks for each stretch
+            let percent = (f64::from(count) * 200.0 * 100.0 / f64::from(target.blocks.max(1))).min(100.0);
+            let statement = stretch::sample_statement(target, count, percent);
+            let columns = u16::try_from(target.key.len()).expect("a key has at most 32 columns");
+            let mut session = self.session().await?;
+            let sampled = tokio::task::spawn_blocking(move || {
+                let sampled = session.values(&statement, columns);
+                (session, sampled)
+            });
+            let (session, sampled) = unwound(sampled.await);
+            bounds = sampled.map_err(|error| failed(&target.shown, error))?;
+            self.give_back(session);
+        }
+        let mut ranges = Vec::new();
+        let mut after = None;
+        for bound in bounds {
+            ranges.push(stretch(after, Some(bound.clone())).range());
+            after = Some(bound);
+        }
+        ranges.push(stretch(after, None).range());
+        Ok(ranges)
+    }
+
+    fn by_block(&self, target: &Target) -> Vec<Range> {
+        let parallel = u32::try_from(self.plan.config.snapshot_parallel.get()).unwrap_or(1);
+        let size = target.blocks.div_ceil(parallel).max(CHUNK_BLOCKS);
+        let (oid, node) = (target.oid, target.node);
+        (0..target.blocks)
+            .step_by(size as usize)
+            .map(|from| Stretch::Blocks { oid, node, from, to: (from + size).min(target.blocks) }.range())
+            .collect()
+    }
+}
+
+#[async_trait]
+impl SnapshotReader for PostgresSnapshot {
+    async fn divide(&self, copy: &TableCopy) -> Result<Option<Division>, Fault> {
+        let Some(target) = self.look_up(&copy.table).await? else { return Ok(None) };
+        if !self.fresh {
+            self.wait_for_writers(&target).await?;
+        }
+        if !target.key.is_empty() {
+            let ranges = self.by_key(&target).await?;
+            return Ok(Some(Division { ranges, last: None, estimated_rows: target.rows }));
+        }
+        let since = self.seen().await?.floor();
+        // After that, so that what was written before is in these blocks.
+        let Some(target) = self.look_up(&copy.table).await? else { return Ok(None) };
+        let last = Stretch::Moved { oid: target.oid, since }.range();
+        Ok(Some(Division { ranges: self.by_block(&target), last: Some(last), estimated_rows: target.rows }))
+    }
+
+    async fn read(&self, copy: &TableCopy, range: &Range) -> Result<ReadOutcome, Fault> {
+        let stretch = Stretch::read(range).map_err(|error| {
+            Fault::fatal(format!("going on with the copy of `{}`", copy.table), Blame::Outside, error)
+                .with_remedy("run the Forebay that stored it, or `forebay snapshot stop` and start it again")
+        })?;
+        let Some(target) = self.target(&copy.table).await? else { return Ok(ReadOutcome::Gone) };
+        if !stretch.fits(&target) || stretch.is_keyed() == target.key.is_empty() {
+            return Ok(ReadOutcome::Divide);
+        }
+        let limit = self.chunk_rows(&copy.table, &target);
+        let (now, rest) = cut(&stretch);
+        let statement = now.statement(&target, copy.filter.as_deref(), limit, self.facts.major());
+        let mut ran = self.run(self.order(copy, &target, statement)).await?;
+        let full = ran.read >= limit;
+        let last = ran.last.take();
+        if let Some(width) = ran.text_bytes.checked_div(ran.read) {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.widths.insert(copy.table.clone(), width.max(1));
+        }
+        self.again(copy, &target, &mut ran).await?;
+        if ran.changed {
+            // What was sent of it is repeated; nobody is harmed.
+            return Ok(match self.look_up(&copy.table).await? {
+                Some(_) => ReadOutcome::Chunk(ChunkRead {
+                    rest: Some(range.clone()),
+                    rows: 0,
+                    bytes: 0,
+                    tickets: ran.tickets,
+                }),
+                None => ReadOutcome::Gone,
+            });
+        }
+        let rest = match (stretch, last) {
+            (Stretch::Key { oid, key, to, .. }, Some(last)) if full => {
+                Some(Stretch::Key { oid, key, after: Some(last), to }.range())
+            }
+            (Stretch::Key { .. }, _) => None,
+            (Stretch::Blocks { .. } | Stretch::Moved { .. }, _) => rest.map(|rest| rest.range()),
+        };
+        Ok(ReadOutcome::Chunk(ChunkRead { rest, rows: ran.rows, bytes: ran.bytes, tickets: ran.tickets }))
+    }
+
+    /// Begins to remember touched keys. What was streamed before that and is not visible yet is waited for: a chunk
+    /// that does not see it would bring back what the stream has overtaken.
+    async fn active(&self, active: bool) -> Result<(), Fault> {
+        if !active {
+            return self.watermark(Landing::End).await;
+        }
+        let (begun, answer) = oneshot::channel();
+        self.watermark(Landing::Begin(begun)).await?;
+        let (streamed, all) = answer.await.map_err(|_| stopped())?;
+        let mut invisible: Vec<u32> =
+            self.seen().await?.running().filter(|xid| !all || streamed.contains(xid)).collect();
+        let since = Instant::now();
+        let mut told = false;
+        while !invisible.is_empty() {
+            if !all && since.elapsed() > MOMENT && !self.has_standbys().await? {
+                break;
+            }
+            if !told && since.elapsed() > MOMENT {
+                told = true;
+                warn!(source = %self.plan.source, transactions = ?invisible, "the copy waits for transactions that may be in the log and not visible yet");
+            }
+            sleep(LOOK).await;
+            let seen = self.seen().await?;
+            invisible.retain(|&xid| seen.sees(xid) != Sees::Yes);
+        }
+        Ok(())
+    }
+}
+
+impl PostgresSnapshot {
+    /// Whether commits wait for a standby.
+    async fn has_standbys(&self) -> Result<bool, Fault> {
+        let failed = |error| fault::sql("asking for synchronous standbys", error);
+        let query = "SELECT current_setting('synchronous_standby_names') <> ''";
+        self.sql.query_one(query, &[]).await.map_err(failed)?.try_get(0).map_err(failed)
+    }
+}
+
+/// The part of a stretch that is read now, and what is left of it. Stretches of keys are cut by what was read.
+fn cut(stretch: &Stretch) -> (Stretch, Option<Stretch>) {
+    let Stretch::Blocks { oid, node, from, to } = *stretch else { return (stretch.clone(), None) };
+    let middle = from.saturating_add(CHUNK_BLOCKS).min(to);
+    let rest = (middle < to).then_some(Stretch::Blocks { oid, node, from: middle, to });
+    (Stretch::Blocks { oid, node, from, to: middle }, rest)
+}
+
+fn failed(table: &str, error: SessionError) -> Fault {
+    let doing = format!("copying table `{table}`");
+    match error {
+        SessionError::Wire(error) => fault::wire(doing, error),
+        SessionError::Row(error) => Fault::fatal(doing, Blame::Defect, error)
+            .with_remedy("report this; until it is mended, `exclude` the table"),
+        SessionError::Line(error) => {
+            Fault::fatal(doing, Blame::Defect, error).with_remedy("report this with the server's version")
+        }
+    }
+}
+
+fn stopped() -> Fault {
+    Fault::retryable("copying", "the pipeline was stopped meanwhile")
+}
+
+/// What a blocking task came to; its panic is ours.
+fn unwound<T>(ended: Result<T, tokio::task::JoinError>) -> T {
+    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

@@ -1,0 +1,334 @@
+//! [`Session`]: reads chunks on a thread of its own, over a connection of its own.
+//!
+//! Each chunk is a transaction of its own that reads under one snapshot. The table is locked against a change of its
+//! shape first, because a rewrite of it is not seen by the rules of snapshots.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_api::{Chunk, Draft, Op, Row, StreamId, json};
+use tokio::sync::mpsc;
+
+use super::line::{Line, NotALine};
+use super::seen::Seen;
+use super::target::{Target, signature_query};
+use crate::decode::row::{Notes, RowError};
+use crate::protocol::{Tuple, Value};
+use crate::source::{now_micros, transcribe};
+use crate::wire::{Connection, CopyEnd, WireError};
+
+/// A chunk of the stream's own size, so that nothing behind it can tell the two apart.
+const ROWS: usize = 256;
+const BYTES: usize = 256 * 1024;
+
+/// So much is read before it gets its place in the stream.
+pub(super) const PIECE_BYTES: usize = 4 << 20;
+
+/// Preparing a chunk waits for nobody but a lock, which has a limit of its own.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A server that finds no row for so long, in an index or in some blocks, is not there any more.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// Rows that policies hide would be missing without a word, so the server is to refuse instead; and whoever waits for a
+/// lock holds up all who come after.
+const SETTINGS: &str = "SET row_security = off; SET lock_timeout = '10s'";
+
+/// A connection that copies.
+#[derive(Debug)]
+pub(super) struct Session {
+    connection: Connection,
+}
+
+/// What a chunk is to be.
+pub(super) struct Order {
+    pub(super) target: Arc<Target>,
+    /// `COPY … TO STDOUT`.
+    pub(super) statement: String,
+    pub(super) stream: Arc<StreamId>,
+    /// What ids of the copy begin with.
+    pub(super) prefix: String,
+    /// Whether the server is no standby.
+    pub(super) exact: bool,
+}
+
+/// Some of a chunk's rows.
+pub(super) struct Part {
+    pub(super) seen: Arc<Seen>,
+    pub(super) chunks: Vec<Chunk>,
+    /// The key of each row as the server wrote it; empty where there is none.
+    pub(super) keys: Keys,
+}
+
+/// Keys, as text, without an allocation for each.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    /// Values, each followed by a zero byte, which no text of PostgreSQL holds.
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// What a chunk came to.
+#[derive(Debug)]
+pub(super) enum Chunked {
+    /// All rows of the statement were handed over: so many, and these many bytes of text.
+    Whole { rows: u64, bytes: u64 },
+    /// The table is not what the order says, so nothing was read.
+    Changed,
+    /// Nobody takes the rows any more.
+    Dropped,
+}
+
+/// Why a chunk could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("a row cannot be written")]
+    Row(#[from] RowError),
+    #[error(transparent)]
+    Line(#[from] NotALine),
+}
+
+impl Session {
+    /// Makes a fresh connection ready.
+    pub(super) fn new(mut connection: Connection) -> Result<Session, WireError> {
+        connection.query(SETTINGS, STATEMENT_LIMIT)?;
+        Ok(Session { connection })
+    }
+
+    /// What ends its statement from elsewhere.
+    pub(super) fn canceller(&self) -> crate::wire::Canceller {
+        self.connection.canceller()
+    }
+
+    /// Reads a chunk and hands it over in parts, as they fill. After an error the connection is of no further use.
+    pub(super) fn chunk(
+        &mut self,
+        order: &Order,
+        saw: &dyn Fn(&Arc<Seen>),
+        parts: &mpsc::Sender<Part>,
+    ) -> Result<Chunked, SessionError> {
+        let target = &order.target;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ONLY {} IN ACCESS SHARE MODE; \
+             SELECT pg_current_snapshot()::text, CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+             ELSE pg_current_wal_lsn() END::text, {}",
+            target.quoted,
+            signature_query(target.table, target.oid)
+        );
+        let begun = match self.connection.query(&begin, STATEMENT_LIMIT) {
+            // the table is gone
+            Err(WireError::Server(error)) if error.code.code() == "42P01" => {
+                self.connection.query("ROLLBACK", STATEMENT_LIMIT)?;
+                return Ok(Chunked::Changed);
+            }
+            begun => begun?,
+        };
+        let row = begun.first().ok_or_else(|| WireError::malformed("no row in the answer to a query"))?;
+        let seen = Seen::read(row.text(0)?, order.exact)
+            .ok_or_else(|| WireError::malformed("a snapshot that cannot be read"))?;
+        let seen = Arc::new(seen);
+        saw(&seen);
+        if row.bytes(2) != Some(target.signature.as_bytes()) {
+            self.connection.query("ROLLBACK", STATEMENT_LIMIT)?;
+            return Ok(Chunked::Changed);
+        }
+        let mut reading = Reading::new(order, row.text(1)?, seen);
+        let mut failed = None;
+        let end = self.connection.copy_out(&order.statement, SILENCE, &mut |line| match reading
+            .take(line, parts)
+        {
+            Ok(goes_on) => goes_on,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if end == CopyEnd::Broken || !reading.hand_over(parts) {
+            return Ok(Chunked::Dropped);
+        }
+        self.connection.query("COMMIT", STATEMENT_LIMIT)?;
+        Ok(Chunked::Whole { rows: reading.rows, bytes: reading.text_bytes })
+    }
+
+    /// Runs a copy of a few values, such as a sample of keys.
+    pub(super) fn values(&mut self, statement: &str, columns: u16) -> Result<Vec<Vec<String>>, SessionError> {
+        let (mut rows, mut room, mut failed) = (Vec::new(), Line::default(), None);
+        self.connection.copy_out(statement, SILENCE, &mut |line| match room.read(line, columns) {
+            Ok(tuple) => {
+                rows.push(tuple.values().map(text_of).collect());
+                true
+            }
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        })?;
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok(rows),
+        }
+    }
+}
+
+fn text_of(value: Value<'_>) -> String {
+    match value {
+        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        // a key has no nulls, and COPY sends nothing else
+        Value::Null | Value::Unchanged | Value::Binary(_) => String::new(),
+    }
+}
+
+/// One chunk while it is read.
+struct Reading<'a> {
+    order: &'a Order,
+    seen: Arc<Seen>,
+    line: Line,
+    notes: Notes,
+    draft: Draft,
+    /// `"lsn":…`, the same for all rows.
+    extra: String,
+    chunks: Vec<Chunk>,
+    keys: Keys,
+    gathered: usize,
+    rows: u64,
+    text_bytes: u64,
+    received: i64,
+}
+
+impl<'a> Reading<'a> {
+    fn new(order: &'a Order, lsn: &str, seen: Arc<Seen>) -> Reading<'a> {
+        let extra = format!(
+            "\"lsn\":\"{lsn}\",\"commit_lsn\":null,\"xid\":null,\"ordinal\":null,\"origin\":null,\"snapshot\":true"
+        );
+        Reading {
+            order,
+            seen,
+            line: Line::default(),
+            notes: Notes::default(),
+            draft: Draft::default(),
+            extra,
+            chunks: Vec::new(),
+            keys: Keys::default(),
+            gathered: 0,
+            rows: 0,
+            text_bytes: 0,
+            received: now_micros(),
+        }
+    }
+
+    /// Takes a row; whether more are wanted.
+    fn take(&mut self, line: &[u8], parts: &mpsc::Sender<Part>) -> Result<bool, SessionError> {
+        let target = &self.order.target;
+        self.rows += 1;
+        self.text_bytes += line.len() as u64;
+        let (place, line) = if target.key.is_empty() { split_place(line)? } else { (&[][..], line) };
+        let columns = u16::try_from(target.columns.len()).expect("a table has at most 1600 columns");
+        let tuple = self.line.read(line, columns)?;
+        let written =
+            transcribe::write_row(&mut self.draft, &mut self.notes, &target.shape, None, Some(&tuple))?;
+        let start = self.draft.buf.len();
+        let out = &mut self.draft.buf;
+        out.extend_from_slice(self.order.prefix.as_bytes());
+        if target.key.is_empty() {
+            out.extend_from_slice(place);
+        } else {
+            write_key_id(target, &tuple, out);
+            self.keys.push(target, &tuple);
+        }
+        let id = self.draft.since(start);
+        let start = self.draft.buf.len();
+        self.draft.buf.extend_from_slice(self.extra.as_bytes());
+        transcribe::write_lower_bounds(&self.notes.lower_bounds, &mut self.draft.buf);
+        let extra = self.draft.since(start);
+        let subject = self.draft.subject(&target.shape.subject);
+        self.draft.push(Row { time: self.received, subject, op: Op::Snapshot, id, extra, ..written });
+        if self.draft.len() >= ROWS || self.draft.buf.len() >= BYTES {
+            self.finish_chunk();
+            if self.gathered >= PIECE_BYTES {
+                return Ok(self.hand_over(parts));
+            }
+        }
+        Ok(true)
+    }
+
+    fn finish_chunk(&mut self) {
+        if !self.draft.is_empty() {
+            let chunk = self.draft.finish(&self.order.stream, self.received, false);
+            self.gathered += chunk.weight();
+            self.chunks.push(chunk);
+        }
+    }
+
+    /// Gives away what has gathered; whether somebody took it.
+    fn hand_over(&mut self, parts: &mpsc::Sender<Part>) -> bool {
+        self.finish_chunk();
+        if self.chunks.is_empty() {
+            return true;
+        }
+        self.gathered = 0;
+        let part = Part {
+            seen: self.seen.clone(),
+            chunks: std::mem::take(&mut self.chunks),
+            keys: std::mem::take(&mut self.keys),
+        };
+        parts.blocking_send(part).is_ok()
+    }
+}
+
+impl Keys {
+    fn push(&mut self, target: &Target, tuple: &Tuple<'_>) {
+        for column in &target.key {
+            if let Some(Value::Text(text)) = tuple.values().nth(column.at) {
+                self.bytes.extend_from_slice(text);
+            }
+            self.bytes.push(0);
+        }
+        self.ends.push(self.bytes.len());
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// One of them, a text for each column.
+    pub(super) fn get(&self, at: usize) -> Vec<String> {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let values = &self.bytes[start..self.ends[at]];
+        let values = values.strip_suffix(b"\0").unwrap_or(values);
+        values.split(|&byte| byte == 0).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+    }
+}
+
+/// A place and the transaction that wrote there: together they name a version of a row for as long as anybody needs.
+fn split_place(line: &[u8]) -> Result<(&[u8], &[u8]), NotALine> {
+    let ctid = memchr::memchr(b'\t', line).ok_or(NotALine)?;
+    let rest = &line[ctid + 1..];
+    match memchr::memchr(b'\t', rest) {
+        Some(xmin) => Ok((&line[..ctid + 1 + xmin], &rest[xmin + 1..])),
+        // a table without columns
+        None => Ok((line, &[])),
+    }
+}
+
+/// The key in an id: the text of a single column; of several, JSON strings, so that no two keys read the same.
+fn write_key_id(target: &Target, tuple: &Tuple<'_>, out: &mut Vec<u8>) {
+    let single = target.key.len() == 1;
+    for (at, column) in target.key.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        if let Some(Value::Text(text)) = tuple.values().nth(column.at) {
+            if single {
+                out.extend_from_slice(text);
+            } else {
+                json::write_string(&String::from_utf8_lossy(text), out);
+            }
+        }
+    }
+}
