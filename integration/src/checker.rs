@@ -6,6 +6,9 @@
 //! the events are replayed into tables as a reader would (`replay.rs`).
 //!
 //! At least once allows one thing only: a repeat that is followed again by all its successors of that key.
+//!
+//! Where rows are copied too ([`Checker::with_copies`]), each must be one that was committed, and none may be older
+//! than the last event of its key. What was committed before the stream began needs no event: then the copy has it.
 
 mod event;
 mod order;
@@ -46,6 +49,8 @@ pub struct Checker<'a> {
     seen: HashMap<Arc<str>, Seen>,
     tracks: Tracks,
     replay: Replay,
+    /// Rows are copied too, and changes up to this version may be from before the stream began.
+    copied_until: Option<i64>,
     report: Report,
 }
 
@@ -71,8 +76,18 @@ impl<'a> Checker<'a> {
             seen: HashMap::new(),
             tracks: Tracks::new(ledger, order),
             replay: Replay::new(order),
+            copied_until: None,
             report: Report::default(),
         }
+    }
+
+    /// Takes copied rows too. Changes up to `version` may have been committed before the stream began; what follows in
+    /// their keys must have come from there on. Only for an output that is one sequence.
+    pub fn with_copies(mut self, version: i64) -> Checker<'a> {
+        assert_eq!(self.replay.order, Order::Total, "a copied row has a place in the stream only");
+        self.copied_until = Some(version);
+        self.replay.copies = true;
+        self
     }
 
     /// Takes the next event of a partition; an output that has none is partition 0.
@@ -91,6 +106,10 @@ impl<'a> Checker<'a> {
                 return;
             }
         };
+        if event.is_copied() {
+            self.take_copied(event);
+            return;
+        }
         let change = match self.seen.get(&event.id) {
             Some(seen) => {
                 let same = seen.digest == event.digest;
@@ -105,6 +124,24 @@ impl<'a> Checker<'a> {
                 self.report.note(Defect::OutOfOrder, || disorder.tell(self.ledger));
             }
         }
+    }
+
+    /// Takes a copied row. It may come again under its id as another change left it.
+    fn take_copied(&mut self, event: Event) {
+        self.report.copied += 1;
+        let change = event.version().and_then(|version| self.by_version.get(&version).copied());
+        let Some(at) = change.filter(|_| self.copied_until.is_some()) else {
+            self.report.note(Defect::NeverCommitted, || event.to_string());
+            return;
+        };
+        let change = &self.ledger.changes[at];
+        if let Err(why) = event.shows(change) {
+            self.report.note(Defect::Altered, || format!("{event}: {why}; it was {change}"));
+        }
+        if let Some(disorder) = self.tracks.see_copied(at) {
+            self.report.note(Defect::OutOfOrder, || disorder.tell(self.ledger));
+        }
+        self.replay.take(event, &mut self.report);
     }
 
     /// Takes every line of every file of a folder, the files in the order of their names.
@@ -157,14 +194,19 @@ impl<'a> Checker<'a> {
             return self.by_version.get(&version).copied();
         }
         let op = [Op::Delete, Op::Truncate].into_iter().find(|op| op.name() == event.op)?;
-        let known_by = (event.source.xid, op, event.table()?.name, event.key_values());
+        let known_by = (event.source.xid?, op, event.table()?.name, event.key_values());
         self.by_transaction.get(&known_by).copied()
     }
 
     /// Says what is wrong, now that nothing more will come. `contents` is what the tables hold.
     pub fn finish(mut self, contents: &Contents) -> Report {
-        for (change, id) in self.ledger.changes.iter().zip(&self.ids) {
-            if id.is_none() {
+        for (at, change) in self.ledger.changes.iter().enumerate() {
+            let before = self.copied_until.is_some_and(|until| change.version <= until);
+            if self.ids[at].is_some() {
+                continue;
+            } else if before && self.tracks.begins(at) {
+                self.report.before += 1;
+            } else {
                 self.report.note(Defect::Lost, || change.to_string());
             }
         }

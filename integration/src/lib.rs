@@ -4,12 +4,14 @@
 //! | noun | is |
 //! |---|---|
 //! | [`Postgres`] | a real server, shared by a test binary or a test's own to be stopped and killed |
+//! | [`Standby`] | a server that another one's commits wait for, on a line that can be held |
 //! | [`Database`] | a database of its own for each test |
 //! | [`Kafka`], [`Topic`] | a real broker, and a topic of its own for each test |
 //! | [`Daemon`] | Forebay as a process, with its configuration, folder and port |
 //! | [`Proxy`] | a TCP proxy that delays, cuts, holds, swallows and resets |
 //! | [`workload::Workload`] | random writers who know what they committed |
 //! | [`checker::Checker`] | the judge of what a destination received |
+//! | [`Replica`] | tables as a reader builds them from events, whatever tables they are |
 //!
 //! Invariants: what is missing on a machine makes a test fail with the command that brings it, and never skips it.
 //! Nothing that is started here outlives the test binary, however that ends. No two tests share a database, a topic or
@@ -21,6 +23,8 @@ mod database;
 mod kafka;
 mod postgres;
 mod proxy;
+mod replica;
+mod standby;
 mod topic;
 pub mod workload;
 
@@ -35,6 +39,8 @@ pub use forebay::demo::process::Signal;
 pub use kafka::{Broker, Kafka};
 pub use postgres::Postgres;
 pub use proxy::{Direction, Proxy};
+pub use replica::Replica;
+pub use standby::Standby;
 pub use topic::{Message, Topic};
 
 /// How long something may take that takes a second on a quiet machine. Tests share two cores with each other.

@@ -106,6 +106,11 @@ impl Workload {
         *self.book.committed().borrow()
     }
 
+    /// The newest version that was given out: whatever has a higher one is committed later.
+    pub fn last_version(&self) -> i64 {
+        self.book.last_version()
+    }
+
     /// Waits until that many more transactions are committed.
     pub async fn commits(&mut self, more: u64) {
         let mut committed = self.book.committed();

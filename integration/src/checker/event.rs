@@ -14,14 +14,14 @@ use crate::workload::{Change, Column, Identity, Key, Kind, Op, Row, Table, Value
 /// Columns by name, each value as it stands in the output: no digit passes through a float.
 pub(super) type Columns = BTreeMap<String, Box<RawValue>>;
 
-/// Where an event comes from.
+/// Where an event comes from. A copied row is in no transaction.
 #[derive(Debug, Deserialize)]
 pub(super) struct Source {
     pub(super) schema: String,
     pub(super) table: String,
-    pub(super) xid: u64,
-    commit_lsn: String,
-    ordinal: u64,
+    pub(super) xid: Option<u64>,
+    commit_lsn: Option<String>,
+    ordinal: Option<u64>,
 }
 
 /// One envelope; what the checker does not judge is not read.
@@ -58,10 +58,26 @@ impl Event {
             (name, value.get()).hash(&mut hasher);
         }
         event.digest = hasher.finish();
-        let lsn = parse_lsn(&event.source.commit_lsn)
-            .ok_or_else(|| format!("`commit_lsn` {:?} is no LSN", event.source.commit_lsn))?;
-        event.place = (lsn, event.source.ordinal);
+        event.place = event.find_place()?;
         Ok(Some(event))
+    }
+
+    /// Where the source has it; a copied row has no place of its own.
+    fn find_place(&self) -> Result<(u64, u64), String> {
+        let Source { xid, commit_lsn, ordinal, .. } = &self.source;
+        match (commit_lsn, ordinal, xid) {
+            (None, None, None) if self.is_copied() => Ok((0, 0)),
+            (Some(lsn), Some(ordinal), Some(_)) if !self.is_copied() => {
+                let lsn = parse_lsn(lsn).ok_or_else(|| format!("`commit_lsn` {lsn:?} is no LSN"))?;
+                Ok((lsn, *ordinal))
+            }
+            _ => Err("`xid`, `commit_lsn` and `ordinal` are of changes, and of all of them".to_owned()),
+        }
+    }
+
+    /// Whether it is a row that was there, not a change.
+    pub(super) fn is_copied(&self) -> bool {
+        self.op == "snapshot"
     }
 
     /// Its table, if it is one of the workload's.
@@ -85,7 +101,7 @@ impl Event {
         if self.op != change.op.name() || self.table().map(|table| table.name) != Some(table.name) {
             return Err("another operation or table".to_owned());
         }
-        if self.source.xid != change.short_xid() {
+        if self.source.xid != Some(change.short_xid()) {
             return Err("another transaction".to_owned());
         }
         if self.key.is_some() != change.key().is_some() || self.key_values() != change.key() {
@@ -112,6 +128,24 @@ impl Event {
             }
         }
         Ok(())
+    }
+
+    /// Whether it shows the row that a change left, all of it: the error names the first thing that is otherwise.
+    pub(super) fn shows(&self, change: &Change) -> Result<(), String> {
+        let table = change.table;
+        if self.table().map(|table| table.name) != Some(table.name) || self.key_values() != change.key() {
+            return Err("another table or key".to_owned());
+        }
+        if self.key.as_ref().is_none_or(|key| key.len() != table.keys) {
+            return Err("a key of other columns".to_owned());
+        }
+        if self.before.is_some() || !self.unchanged.is_empty() {
+            return Err("a copied row is whole and has no former one".to_owned());
+        }
+        let (Some(new), Some(payload)) = (&change.new, &self.payload) else {
+            return Err("no row".to_owned());
+        };
+        expect_columns("payload", payload, table.columns.iter(), new, table)
     }
 
     /// Of the old row there is what the replica identity puts into the log, no less and no more.
@@ -202,6 +236,11 @@ impl fmt::Display for Event {
         if let Some(version) = self.version() {
             write!(to, " version {version}")?;
         }
-        write!(to, " (xid {xid}, commit {commit_lsn}, ordinal {ordinal})")
+        match (xid, commit_lsn, ordinal) {
+            (Some(xid), Some(lsn), Some(ordinal)) => {
+                write!(to, " (xid {xid}, commit {lsn}, ordinal {ordinal})")
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -41,6 +41,8 @@ pub(super) enum Disorder {
     Unfinished { at: usize },
     /// Came in another partition than the events of its key before it.
     Strayed { change: usize },
+    /// A copied row as this change left it came after the event of a later one.
+    Stale { change: usize, after: usize },
 }
 
 impl Disorder {
@@ -57,6 +59,9 @@ impl Disorder {
             }
             Disorder::Strayed { change: at } => {
                 format!("{} is in another partition than what its key had before", change(at))
+            }
+            Disorder::Stale { change: old, after } => {
+                format!("a copied row as of {} came after {}", change(old), change(after))
             }
         }
     }
@@ -100,6 +105,21 @@ impl Tracks {
             found.extend(self.tracks[*track].take(partition, *place));
         }
         found
+    }
+
+    /// A copied row came as this change left it.
+    pub(super) fn see_copied(&self, change: usize) -> Option<Disorder> {
+        let (track, place) = *self.places[change].first()?; // of its own key
+        let track = &self.tracks[track];
+        let current = track.current.filter(|current| *current > place)?;
+        Some(Disorder::Stale { change, after: track.changes[current] })
+    }
+
+    /// Whether nothing came of what this change follows, on any of its tracks.
+    pub(super) fn begins(&self, change: usize) -> bool {
+        self.places[change]
+            .iter()
+            .all(|(track, place)| !self.tracks[*track].delivered[..*place].contains(&true))
     }
 
     /// What is wrong with where the tracks ended.

@@ -2,6 +2,9 @@
 //!
 //! Where the output is one sequence, in its order; else in the order of the source's positions, since a row that
 //! changes its key leaves one partition for another and a truncation has a partition of its own.
+//!
+//! Where rows are copied too, a row may be changed before it is copied, and then the event lacks what only the copy
+//! can tell. It is [`UNTOLD`] until the copy does.
 
 use crate::workload::{Contents, Row, Table, Value};
 
@@ -9,16 +12,21 @@ use super::event::{Event, key_in, value_in};
 use super::order::Order;
 use super::report::{Defect, Report};
 
+/// In the place of a value that no event told: no text of PostgreSQL has this character.
+const UNTOLD: &str = "\u{0}never told";
+
 /// What has been replayed, and what waits until all is there.
 pub(super) struct Replay {
-    order: Order,
+    pub(super) order: Order,
+    /// Whether rows are copied too.
+    pub(super) copies: bool,
     waiting: Vec<Event>,
     contents: Contents,
 }
 
 impl Replay {
     pub(super) fn new(order: Order) -> Replay {
-        Replay { order, waiting: Vec::new(), contents: Contents::default() }
+        Replay { order, copies: false, waiting: Vec::new(), contents: Contents::default() }
     }
 
     /// Takes an event that came for the first time.
@@ -56,8 +64,8 @@ impl Replay {
         let old = self.contents.remove(table, &key);
         match event.op.as_str() {
             "delete" => Ok(()),
-            "insert" | "update" => {
-                let row = new_row(event, table, old)?;
+            "insert" | "update" | "snapshot" => {
+                let row = new_row(event, table, old, self.copies)?;
                 self.contents.put(table, row);
                 Ok(())
             }
@@ -67,16 +75,16 @@ impl Replay {
 }
 
 /// The payload, completed with the columns that the database did not send.
-fn new_row(event: &Event, table: &'static Table, old: Option<Row>) -> Result<Row, String> {
+fn new_row(event: &Event, table: &'static Table, old: Option<Row>, copies: bool) -> Result<Row, String> {
     let payload = event.payload.as_ref().ok_or("it has no payload")?;
     let value = |(at, column): (usize, &'static crate::workload::Column)| -> Result<Value, String> {
         match payload.get(column.name) {
             Some(raw) => value_in(column, raw),
-            None if event.unchanged.iter().any(|name| name == column.name) => {
-                let old =
-                    old.as_ref().ok_or_else(|| format!("`{}` is unchanged but unknown", column.name))?;
-                Ok(old[at].clone())
-            }
+            None if event.unchanged.iter().any(|name| name == column.name) => match &old {
+                Some(old) => Ok(old[at].clone()),
+                None if copies => Ok(Some(UNTOLD.into())),
+                None => Err(format!("`{}` is unchanged but unknown", column.name)),
+            },
             None => Err(format!("`{}` is missing", column.name)),
         }
     };

@@ -71,8 +71,12 @@ pub struct Report {
     pub events: u64,
     /// How many of them tell of no change of a row: schemas and messages.
     pub others: u64,
+    /// How many of them are copied rows.
+    pub copied: u64,
     /// How many changes were committed.
     pub changes: u64,
+    /// How many of the changes came only as part of a copied row, or of none that was left.
+    pub before: u64,
     /// The id of each committed change, in the order of the ledger; none where it never came. Two outputs agree when
     /// these do.
     pub ids: Vec<Option<Arc<str>>>,
@@ -128,13 +132,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let delivered = self.changes - self.count(Defect::Lost);
+        let delivered = self.changes - self.before - self.count(Defect::Lost);
         writeln!(
             to,
-            "{} events: {delivered} of {} changes, {} repeats, {} of other kinds",
+            "{} events: {delivered} of {} changes ({} before the stream), {} repeats, {} copied rows, {} of other kinds",
             self.events,
             self.changes,
+            self.before,
             self.count(Defect::Repeated),
+            self.copied,
             self.others
         )?;
         for (defect, offenders) in self.found.iter().filter(|(defect, _)| **defect != Defect::Repeated) {

@@ -1,5 +1,6 @@
 //! A checker that cannot fail is worth nothing: every kind of defect is put into a faithful output and found.
 
+mod copies;
 mod story;
 
 use rand::rngs::StdRng;

@@ -86,6 +86,11 @@ impl Book {
         state.last_version
     }
 
+    /// The number of the newest change.
+    pub(super) fn last_version(&self) -> i64 {
+        self.state().last_version
+    }
+
     /// Claims a key whose row is there, or is not. `None` when another transaction has it or it is the other way.
     pub(super) fn claim(&self, (table, number): Slot, present: bool) -> Option<Option<Row>> {
         let shelf = &mut self.state().shelves[table];

@@ -10,6 +10,8 @@ mod demo;
 mod kafka;
 mod postgres_destination;
 mod postgres_source;
+mod postgres_types;
 mod postgres_wire;
 mod proxy;
 mod servers;
+mod snapshot;

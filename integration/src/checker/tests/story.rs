@@ -126,6 +126,22 @@ fn json_of(column: &Column, value: &Value) -> String {
     }
 }
 
+/// A row as a change left it, as a daemon without fault copies it.
+pub(super) fn copied(change: &Change) -> String {
+    let table = change.table;
+    let row = change.new.as_ref().expect("only a row that is there is copied");
+    let key = serde_json::to_string(&change.key().unwrap().join(",")).unwrap();
+    format!(
+        "{{\"id\":\"shop:snapshot:1:{}:{}\",\"op\":\"snapshot\",\"source\":{{\"schema\":\"load\",\"table\":\"{}\",\
+         \"lsn\":\"0/1\",\"commit_lsn\":null,\"xid\":null,\"ordinal\":null}},\"key\":{},\"payload\":{}}}",
+        table.name,
+        key.trim_matches('"'),
+        table.name,
+        object(table.key_columns(), row, table),
+        object(table.columns, row, table)
+    )
+}
+
 fn object<'c>(columns: impl IntoIterator<Item = &'c Column>, row: &[Value], table: &Table) -> String {
     let at = |column: &Column| table.columns.iter().position(|other| other.name == column.name).unwrap();
     let fields: Vec<String> = (columns.into_iter())

@@ -54,7 +54,7 @@ async fn values_keep_their_digits_and_their_meaning() {
             r#""nested":[["a","b,c"],["d\"e",null]]"#,
             r#""m":"happy","s":42"#,
             r#""iv":"P1DT2H""#,
-            r#""p":"(1,x)","r":"[1,5)""#,
+            r#""p":{"a":1,"b":"x"},"r":{"lower":1,"upper":5,"bounds":"[)","empty":false}"#,
         ] {
             assert!(text.contains(exact), "{exact} on PostgreSQL {major} in {text}");
         }
