@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use forebay_api::{Delivery, Destination, Fault, Mark, Report, Settled, StreamId, step};
+use forebay_api::{Delivery, Destination, Fault, Mark, Op, Report, Settled, StreamId, step};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::sync::Notify;
@@ -543,11 +543,16 @@ fn stream_of(group: &Group) -> Arc<StreamId> {
     group.parts[0].batch.chunk.stream.clone()
 }
 
-/// Accepts what the destination holds already.
+/// Accepts what the destination holds already. A schema that is announced anew takes the mark of the row that it stands
+/// before, which may be held while the schema is not: it is delivered, and its id tells whether it was there.
 fn strike_off(group: &mut Group, held: Option<Mark>) {
     let Some(held) = held else { return };
-    let found: Vec<usize> =
-        group.events().take_while(|(_, event)| event.mark() <= held).map(|(index, _)| index).collect();
+    let found: Vec<usize> = group
+        .events()
+        .take_while(|(_, event)| event.mark() <= held)
+        .filter(|(_, event)| event.op() != Op::Schema)
+        .map(|(index, _)| index)
+        .collect();
     for index in found {
         if group.progress.of(index) == Settled::Open {
             group.progress.accept(index);

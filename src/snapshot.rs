@@ -19,10 +19,11 @@ mod table;
 mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_api::{Blame, Fault, SnapshotPlan, SnapshotReader, Snapshots, Table};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use command::{Command, Refusal};
@@ -40,6 +41,9 @@ use crate::telemetry::SnapshotFigures;
 /// So many commands of operators may wait for an answer.
 const COMMANDS: usize = 16;
 
+/// A source that was connected a moment ago takes commands within this. Whoever asked waits no longer than 5 s.
+const BEGINS: Duration = Duration::from_secs(2);
+
 /// One source's snapshots, over all its generations.
 #[derive(Debug)]
 pub struct SnapshotDesk {
@@ -47,6 +51,8 @@ pub struct SnapshotDesk {
     store: Arc<dyn StateStore>,
     figures: SnapshotFigures,
     present: Mutex<Present>,
+    /// Told when a run begins.
+    begins: Notify,
 }
 
 /// What can be seen from outside of a run.
@@ -68,7 +74,13 @@ struct Asked {
 impl SnapshotDesk {
     /// Those of the source of this name.
     pub fn new(source: &str, store: Arc<dyn StateStore>, figures: SnapshotFigures) -> SnapshotDesk {
-        SnapshotDesk { source: source.to_owned(), store, figures, present: Mutex::default() }
+        SnapshotDesk {
+            source: source.to_owned(),
+            store,
+            figures,
+            present: Mutex::default(),
+            begins: Notify::new(),
+        }
     }
 
     /// Called before the source is started for as long as no position of it is stored: remembers that what is there
@@ -90,7 +102,7 @@ impl SnapshotDesk {
             let error = format!("`{}` is not being read at the moment", self.source);
             Refusal::not_now(error, "look at `forebay status`, and try it again when the source is connected")
         };
-        let commands = self.present().commands.clone().ok_or_else(down)?;
+        let commands = tokio::time::timeout(BEGINS, self.attended()).await.map_err(|_| down())?;
         let (answer, answered) = oneshot::channel();
         commands.try_send(Asked { command, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
@@ -129,6 +141,17 @@ impl SnapshotDesk {
         Some((watched.state(runs), watched.totals(Instant::now())))
     }
 
+    /// Waits for a run that takes commands.
+    async fn attended(&self) -> mpsc::Sender<Asked> {
+        loop {
+            let begins = self.begins.notified();
+            if let Some(commands) = self.present().commands.clone() {
+                return commands;
+            }
+            begins.await;
+        }
+    }
+
     fn present(&self) -> std::sync::MutexGuard<'_, Present> {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,6 +169,7 @@ impl Snapshots for SnapshotDesk {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let mut run = Run::new(self, plan, tables, reader, kept, commands);
         *self.present() = Present { watched: Some(run.watched()), commands: Some(sender) };
+        self.begins.notify_waiters();
         let _attended = Attended(self);
         run.go().await
     }

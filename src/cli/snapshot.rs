@@ -39,36 +39,28 @@ Examples:
 pub(super) struct Snapshot {
     #[command(subcommand)]
     act: Option<Act>,
-    #[command(flatten)]
-    start: Option<Start>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Act {
-    Start(Start),
-    Pause(Copies),
-    Resume(Copies),
-    Stop(Copies),
-    Status(Look),
-}
-
-/// Copy tables, whatever was copied before; the same as without a word
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  forebay snapshot start --source shop --table public.orders --where \"placed > '2026-01-01'\"")]
-struct Start {
     /// The source; may be left out where there is one
     #[arg(short, long, value_name = "NAME")]
     source: Option<String>,
     /// The table, or a glob of tables
-    #[arg(short, long, value_name = "TABLE")]
-    table: String,
+    #[arg(short, long, value_name = "TABLE", required = true)]
+    table: Option<String>,
     /// Copy only the rows for which this holds; in the language of the server, as after WHERE
     #[arg(long = "where", value_name = "CONDITION")]
     filter: Option<String>,
     #[command(flatten)]
     server: ServerOption,
+}
+
+#[derive(Debug, Subcommand)]
+enum Act {
+    /// Hold copies; changes go on
+    Pause(Copies),
+    /// Let copies go on that were held
+    Resume(Copies),
+    /// Give copies up; what was copied stays
+    Stop(Copies),
+    Status(Look),
 }
 
 /// The copies that are meant.
@@ -99,11 +91,13 @@ struct Look {
 
 impl Snapshot {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let act = self.act.or(self.start.map(Act::Start));
-        match act.expect("without a word `--table` is required") {
-            Act::Start(Start { source, table, filter, server }) => {
-                command(&server, Request { source, command: Command::Start { table, filter } }).await
-            }
+        let Some(act) = self.act else {
+            let table = self.table.expect("clap requires it without a word");
+            let request =
+                Request { source: self.source, command: Command::Start { table, filter: self.filter } };
+            return command(&self.server, request).await;
+        };
+        match act {
             Act::Pause(Copies { source, table, server }) => {
                 command(&server, Request { source, command: Command::Pause { table } }).await
             }

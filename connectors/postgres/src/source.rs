@@ -34,6 +34,7 @@ use forebay_api::{
 };
 use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
@@ -43,7 +44,7 @@ pub use config::PostgresSourceConfig;
 use monitor::Monitor;
 use position::Resume;
 use prepare::Prepared;
-use reader::{Burst, End, Reader, Shared};
+use reader::{Announced, Burst, End, Reader, Shared};
 use relation::{Shape, Shapes};
 use snapshot::PostgresSnapshot;
 use snapshot::landing::Landings;
@@ -58,6 +59,9 @@ const TURN: Duration = Duration::from_secs(2);
 
 /// How long taking leave of the server may take.
 const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// So many sends with schemas in them may wait to be durable; those beyond are said once more in the next run.
+const SCHEMAS: usize = 1024;
 
 /// A database whose changes are read by logical replication.
 #[derive(Debug)]
@@ -165,7 +169,8 @@ impl PostgresSource {
         let (sql, publications) = (prepared.sql.clone(), prepared.publications.clone());
         let shapes = Arc::new(Shapes::new(self.plan.clone(), sql, publications, schemas));
         let messages = shapes.messages().await?;
-        let copier = Arc::new(PostgresSnapshot::new(&self.plan, &prepared, landings.clone(), shapes.clone()));
+        let copier =
+            Arc::new(PostgresSnapshot::new(&self.plan, &prepared, landings.clone(), shapes.clone()).await?);
         let copying = copier.copy(snapshots, prepared.copy_plan(&self.plan)).await?;
         let mut copying = AbortOnDropHandle::new(tokio::spawn(copying));
         let mut copied = false;
@@ -194,7 +199,10 @@ impl PostgresSource {
         let writer = prepared.writer.clone();
         let begun = prepared.from;
         let sql = prepared.sql.clone();
-        let reader = self.reader(prepared, outlet, shared.clone(), (landings, shapes, messages));
+        let (announced, said) = mpsc::channel(SCHEMAS);
+        let mut announcing = AbortOnDropHandle::new(tokio::spawn(announce(shapes.clone(), said)));
+        let mut is_announced = false;
+        let reader = self.reader(prepared, outlet, shared.clone(), (landings, shapes, messages), announced);
         let mut reading = tokio::task::spawn_blocking(move || reader.run());
 
         let mut turns = interval(TURN);
@@ -207,6 +215,10 @@ impl PostgresSource {
                 // Whatever the other two meet ends the stream; they end by themselves in no other way.
                 fault = &mut feedback => { drop(cut); return Err(joined(fault)) }
                 fault = &mut monitor => { drop(cut); return Err(joined(fault)) }
+                ended = &mut announcing, if !is_announced => {
+                    is_announced = true;
+                    if let Err(fault) = unwound(ended) { drop(cut); return Err(fault) }
+                }
                 ended = &mut copying, if !copied => match ended {
                     // What it was doing ends with the stream.
                     Ok(Err(_)) if shared.stop.load(Ordering::Relaxed) => copied = true,
@@ -255,6 +267,10 @@ impl PostgresSource {
         loop {
             tokio::select! {
                 () = drained.as_mut() => break,
+                ended = &mut announcing, if !is_announced => {
+                    is_announced = true;
+                    if let Err(fault) = unwound(ended) { drop(cut); return Err(fault) }
+                }
                 fault = &mut feedback => { drop(cut); return Err(joined(fault)) }
                 _ = turns.tick() => report.turned(),
             }
@@ -292,14 +308,15 @@ impl PostgresSource {
         outlet: forebay_api::Outlet,
         shared: Arc<Shared>,
         (landings, shapes, messages): (Arc<Landings>, Arc<Shapes>, Shape),
+        announced: mpsc::Sender<Announced>,
     ) -> Reader {
         let timeline = prepared.resume.timeline;
         Reader {
             half: prepared.reader,
             transcriber: Transcriber::new(
+                &prepared.stream,
                 prepared.timelines,
-                self.plan.messages.clone(),
-                messages.subject,
+                (self.plan.messages.clone(), messages),
                 Window::new(!prepared.fresh),
             ),
             outlet,
@@ -314,6 +331,7 @@ impl PostgresSource {
             waited: false,
             taken: 0,
             landings,
+            announced,
         }
     }
 
@@ -346,12 +364,27 @@ fn wake(writer: &WriteHalf, shared: &Shared, committed: &forebay_api::Committed,
     }
 }
 
+/// Remembers schemas as announced when they are durable, until nothing more is sent.
+async fn announce(shapes: Arc<Shapes>, mut said: mpsc::Receiver<Announced>) -> Result<(), Fault> {
+    while let Some((fresh, ticket)) = said.recv().await {
+        // One that is closed says nothing: the pipeline was aborted, and they are said once more in the next run.
+        if ticket.await.is_ok() {
+            for shape in fresh {
+                shapes.announced(&shape).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a task came to; its panic is ours.
+fn unwound<T>(ended: Result<T, tokio::task::JoinError>) -> T {
+    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
 /// What a task beside the reader ended with; its panic is ours.
 fn joined(fault: Result<Fault, tokio::task::JoinError>) -> Fault {
-    match fault {
-        Ok(fault) => fault,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    unwound(fault)
 }
 
 /// Microseconds since the Unix epoch.

@@ -20,7 +20,7 @@ use tokio::time::{Duration, Instant, sleep};
 const FOREBAY: &str = env!("CARGO_BIN_EXE_forebay-under-test");
 
 /// The servers that every promise about the catalogs is tested on.
-const MAJORS: [u16; 3] = [13, 15, 18];
+const MAJORS: [u16; 4] = [13, 15, 17, 18];
 
 /// How often something is asked for that only the written lines show.
 const ASK_PAUSE: Duration = Duration::from_millis(20);

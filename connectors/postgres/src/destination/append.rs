@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use forebay_api::{Delivery, Fault, Mark, Record, Rejection, step};
+use forebay_api::{Delivery, Fault, Mark, Op, Record, Rejection, step};
 use futures::SinkExt;
 use tokio_postgres::{CopyInSink, Error};
 
@@ -60,8 +60,10 @@ impl Append<'_> {
         let mut groups: Vec<Range<usize>> = std::iter::once(0..records.len()).collect();
         while let Some(range) = groups.pop() {
             let group = &records[range.clone()];
-            let mark =
-                group.last().filter(|_| told.refused.is_empty()).map(|(_, record)| record.event().mark());
+            // A schema may stand at a mark that is held already, and is found by its id.
+            let moving =
+                group.iter().rev().map(|(_, record)| record.event()).find(|event| event.op() != Op::Schema);
+            let mark = moving.filter(|_| told.refused.is_empty()).map(|event| event.mark());
             match self.transaction(group, mark).await {
                 Ok(()) => told.stored.extend(group.iter().map(|(index, _)| *index)),
                 Err(Failed::Fault(fault)) => return Err(fault),

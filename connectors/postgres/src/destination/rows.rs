@@ -1,7 +1,7 @@
 //! Records as rows of `COPY … (FORMAT binary)`: written straight into one buffer, without an allocation per row.
 
 use bytes::Bytes;
-use forebay_api::{Event, Record};
+use forebay_api::{Event, Op, Record};
 use sha2::{Digest, Sha256};
 
 /// The columns of a row, in order, with their types: those of the staging table, and behind `n` those of the events.
@@ -127,7 +127,8 @@ impl Rows {
 
 /// Whether whoever sent the event chose its id, so that another event may come under the same.
 pub(super) fn has_chosen_id(event: Event<'_>) -> bool {
-    !event.row().id.is_empty()
+    let made = matches!(event.op(), Op::Snapshot | Op::Schema);
+    !made && !event.row().id.is_empty()
 }
 
 /// What tells whether two events under one id are the same: a hash over what the sender said. Neither times nor

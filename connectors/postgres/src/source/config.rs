@@ -9,6 +9,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::decode::options::ValueOptions;
 use crate::url::{Url, UrlSetting};
 
 /// A PostgreSQL database whose changes are read by logical replication.
@@ -28,6 +29,9 @@ pub struct PostgresSourceConfig {
     /// What is done to single columns before anything is stored.
     #[serde(default)]
     pub columns: ColumnRules,
+    /// How numbers are written that many consumers read as floats. Another setting makes other versions of schemas.
+    #[serde(default)]
+    pub values: ValueOptions,
     /// The publication. Default: `forebay_` and the source's name.
     #[schemars(length(min = 1, max = 63))]
     pub publication: Option<String>,

@@ -196,6 +196,10 @@ pub(super) async fn prepare(plan: &Plan, context: &SourceContext) -> Result<Prep
 pub(super) fn server(plan: &Plan, owner: &str) -> Result<Server, Fault> {
     let mut url = plan.url.clone();
     url.application_name = application_name(plan, owner);
+    // What our sessions commit (publications, heartbeats, watermarks) is needed by no standby, and whoever waits for one
+    // holds up the stream.
+    let options = url.options.unwrap_or_default();
+    url.options = Some(format!("{options} -c synchronous_commit=local"));
     Server::new(url).map_err(fault::tls)
 }
 

@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use forebay_api::{Chunk, Closed, Fault, Mark, Outlet, Position, StreamId, Ticket, step};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::position::Resume;
-use super::relation::Shapes;
+use super::relation::{Shape, Shapes};
 use super::snapshot::landing::{Landed, Landing, Landings, Piece};
 use super::snapshot::window::Verdict;
-use super::transcribe::Transcriber;
+use super::transcribe::{self, Taken, Transcriber};
 use super::{fault, now_micros};
+use crate::decode::row::Columns;
 use crate::protocol::{self, Frame, Message};
 use crate::wire::{Read, ReadHalf};
 
@@ -91,7 +93,12 @@ pub(super) struct Reader {
     pub taken: usize,
     /// What the copy has left in the stream's way.
     pub landings: Arc<Landings>,
+    /// Schemas that were sent, and when they are durable.
+    pub announced: mpsc::Sender<Announced>,
 }
+
+/// Shapes whose schemas were sent, and what resolves when they are durable.
+pub(super) type Announced = (Vec<Arc<Shape>>, Ticket);
 
 /// Requests for an answer at one place.
 #[derive(Debug, Default)]
@@ -186,7 +193,9 @@ impl Reader {
                     self.transcriber.learn(relation.id, shape);
                     return Ok(Turn::Go);
                 }
-                self.transcriber.take(at, &message)?;
+                while let Taken::Unfit(relation) = self.transcriber.take(at, &message)? {
+                    relearn(&mut self.transcriber, &self.shapes, &self.runtime, (relation, &message))?;
+                }
                 if !matches!(message, Message::Commit(_)) {
                     return Ok(Turn::Go);
                 }
@@ -205,6 +214,7 @@ impl Reader {
             // Whoever asked is gone only when the run ends.
             Landing::Begin(told) => drop(told.send(self.transcriber.window.begin())),
             Landing::End => self.transcriber.window.end(),
+            Landing::Moved(table, told) => drop(told.send(self.transcriber.window.has_moved(table))),
             Landing::Piece(piece) => {
                 if let Some(end) = self.flush() {
                     return Turn::End(end);
@@ -222,7 +232,8 @@ impl Reader {
 
     /// Sends the rows of a piece that the stream has not overtaken.
     fn send_piece(&mut self, piece: Piece, major: (u32, u64)) -> Result<(), Closed> {
-        let Piece { table, keyed, seen, chunks, landed } = piece;
+        let Piece { shape, table, keyed, only_moved, seen, chunks, landed } = piece;
+        let key_shape = transcribe::key_shape(&shape.columns);
         let blurred = keyed && self.transcriber.window.blurs(table, &seen);
         let mut told = Landed::default();
         let (mut number, mut minor) = (0, 0);
@@ -232,10 +243,14 @@ impl Reader {
             let rows = std::mem::take(&mut chunk.rows);
             for mut row in rows {
                 let key = &chunk.buf[row.key.at as usize..(row.key.at + row.key.len) as usize];
+                let window = &self.transcriber.window;
                 let verdict = match (keyed, blurred) {
                     (false, _) => Verdict::Send,
+                    (true, _) if only_moved && !window.may_have_moved(table, key_shape, key) => {
+                        Verdict::LeaveOut
+                    }
                     (true, true) => Verdict::Again,
-                    (true, false) => self.transcriber.window.judge(table, key, &seen),
+                    (true, false) => window.judge(table, key, &seen),
                 };
                 match verdict {
                     Verdict::Send => {
@@ -253,6 +268,10 @@ impl Reader {
             if chunk.rows.is_empty() && at < last {
                 continue;
             }
+            if !chunk.rows.is_empty() {
+                self.transcriber.say_copied(&shape);
+                self.flush_schemas()?;
+            }
             let sent = self.send(chunk, None);
             step!("snapshot-sent");
             tickets.push(sent?);
@@ -261,6 +280,26 @@ impl Reader {
         told.ticket = tickets.pop();
         // The copy may have been given up meanwhile; what was sent is harmless.
         landed.send(told).ok();
+        Ok(())
+    }
+
+    /// Sends off the schema of rows that are about to follow.
+    fn flush_schemas(&mut self) -> Result<(), Closed> {
+        if self.transcriber.draft.is_empty() {
+            return Ok(());
+        }
+        let chunk = self.transcriber.draft.finish(&self.stream, now_micros(), false);
+        self.send_off(chunk, None)
+    }
+
+    /// Sends off what was in the draft, and has it remembered when the schemas in it are durable.
+    fn send_off(&mut self, chunk: Chunk, position: Option<Position>) -> Result<(), Closed> {
+        let fresh = self.transcriber.take_fresh();
+        let ticket = self.send(chunk, position)?;
+        if !fresh.is_empty() && self.announced.try_send((fresh, ticket)).is_err() {
+            // Nobody remembers that they were said, so they are said once more in the next run.
+            debug!("a schema event is not waited for");
+        }
         Ok(())
     }
 
@@ -292,7 +331,7 @@ impl Reader {
         };
         self.shared.newest.store(transcriber.newest, Ordering::Relaxed);
         let position = boundary.map(|lsn| self.resume.at(self.timeline, lsn).position());
-        let sent = self.send(chunk, position);
+        let sent = self.send_off(chunk, position);
         step!("sent");
         if sent.is_err() {
             return Some(End::Stopped);
@@ -303,6 +342,20 @@ impl Reader {
         }
         None
     }
+}
+
+/// Finds out what a table has become in whose shape a row does not fit.
+fn relearn(
+    transcriber: &mut Transcriber,
+    shapes: &Shapes,
+    runtime: &Handle,
+    (relation, message): (u32, &Message<'_>),
+) -> Result<(), Fault> {
+    let before = transcriber.shape(relation).expect("it was introduced before its row").clone();
+    let fits = |columns: &Columns| transcribe::fits(columns, message);
+    let shape = runtime.block_on(shapes.relearn(&before, fits))?;
+    transcriber.learn(relation, shape);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -97,7 +97,8 @@ impl Shapes {
         publications: Vec<String>,
         schemas: Arc<dyn Schemas>,
     ) -> Shapes {
-        Shapes { plan, sql, publications, schemas, types: Mutex::new(TypeCatalog::default()) }
+        let types = Mutex::new(TypeCatalog::new(plan.config.values));
+        Shapes { plan, sql, publications, schemas, types }
     }
 
     /// The shape of a relation of the stream.

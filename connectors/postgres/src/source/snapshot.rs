@@ -18,7 +18,7 @@ mod stretch;
 pub(super) mod target;
 pub(super) mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use tracing::{info, warn};
 use landing::{Landing, Landings, Piece};
 use seen::{Seen, Sees};
 use session::{Chunked, Order, Part, Session, SessionError};
-use stretch::Stretch;
+use stretch::{Naming, Stretch};
 use target::{Published, Target};
 
 use super::catalog::Facts;
@@ -43,6 +43,7 @@ use super::fault;
 use super::prepare::{CancelOnDrop, Prepared};
 use super::relation::Shapes;
 use crate::connect::{Server, Sql};
+use crate::decode::row::Columns;
 
 /// The prefix of the messages that are the high watermarks.
 pub(super) const WATERMARK: &str = "forebay.watermark";
@@ -100,6 +101,8 @@ pub(super) struct PostgresSnapshot {
 struct Known {
     published: HashMap<String, Published>,
     targets: HashMap<String, Arc<Target>>,
+    /// Tables whose whole copy goes on in this run, so that the stream has told which of their rows have moved.
+    divided: HashSet<String>,
     /// Bytes of text in a row of each table, by experience.
     widths: HashMap<String, u64>,
     idle: Vec<Session>,
@@ -115,21 +118,26 @@ struct Ran {
     tickets: Vec<Ticket>,
     again: Vec<Vec<String>>,
     last: Option<Vec<String>>,
+    /// The table is not what it was when it was looked up.
     changed: bool,
+    /// A line that does not fit its shape.
+    unfit: Option<Vec<u8>>,
 }
 
 impl PostgresSnapshot {
     /// Of a stream that is about to be read.
-    pub(super) fn new(
+    pub(super) async fn new(
         plan: &Arc<Plan>,
         prepared: &Prepared,
         landings: Arc<Landings>,
         shapes: Arc<Shapes>,
-    ) -> PostgresSnapshot {
-        PostgresSnapshot {
+    ) -> Result<PostgresSnapshot, Fault> {
+        // Looking at a table can wait for whoever changes it, which is not to hold up the stream.
+        let sql = Arc::new(session_for("looking at tables", &prepared.server).await?);
+        Ok(PostgresSnapshot {
             plan: plan.clone(),
             server: prepared.server.clone(),
-            sql: prepared.sql.clone(),
+            sql,
             facts: prepared.facts.clone(),
             publications: prepared.publications.clone(),
             stream: prepared.stream.clone(),
@@ -138,7 +146,7 @@ impl PostgresSnapshot {
             known: Mutex::default(),
             shapes,
             marks: tokio::sync::Mutex::default(),
-        }
+        })
     }
 
     /// Copies what the core wants copied, of the tables that are published now and later. Ends by a fault, or when
@@ -233,7 +241,7 @@ impl PostgresSnapshot {
         let mut marks = self.marks.lock().await;
         let sql = match marks.take() {
             Some(sql) if !sql.is_closed() => sql,
-            _ => self.watermark_session().await?,
+            _ => session_for("writing watermarks", &self.server).await?,
         };
         let failed = |error| fault::sql("writing a watermark", error);
         sql.batch_execute("BEGIN").await.map_err(failed)?;
@@ -251,14 +259,11 @@ impl PostgresSnapshot {
         Ok(())
     }
 
-    /// A commit of it need not wait for a standby: what it says is in the log as soon as it is flushed here.
-    async fn watermark_session(&self) -> Result<Sql, Fault> {
-        let doing = "opening a session for watermarks";
-        let sql = self.server.sql().await.map_err(|error| fault::connect(doing, error))?;
-        sql.batch_execute("SET synchronous_commit = local")
-            .await
-            .map_err(|error| fault::sql(doing, error))?;
-        Ok(sql)
+    /// Whether the stream has told of rows that have other keys now, and not told all of them.
+    async fn has_moved(&self, target: &Target) -> Result<bool, Fault> {
+        let (told, answer) = oneshot::channel();
+        self.watermark(Landing::Moved(target.table, told)).await?;
+        answer.await.map_err(|_| stopped())
     }
 
     async fn seen(&self) -> Result<Seen, Fault> {
@@ -273,6 +278,7 @@ impl PostgresSnapshot {
     /// Reads a statement's rows and lands them.
     async fn run(&self, order: Order) -> Result<Ran, Fault> {
         let (target, name) = (order.target.clone(), order.target.shown.clone());
+        let only_moved = order.only_moved;
         let mut session = self.session().await?;
         let open = self.landings.open();
         let (parts, mut taken) = mpsc::channel::<Part>(1);
@@ -287,8 +293,15 @@ impl PostgresSnapshot {
             step!("snapshot-read");
             let Part { seen, chunks, keys } = part;
             let (landed, answer) = oneshot::channel();
-            let piece =
-                Piece { table: target.table, keyed: target.shape.columns.has_key(), seen, chunks, landed };
+            let piece = Piece {
+                shape: target.shape.clone(),
+                table: target.table,
+                keyed: !target.key.is_empty(),
+                only_moved,
+                seen,
+                chunks,
+                landed,
+            };
             self.watermark(Landing::Piece(piece)).await?;
             let landed = answer.await.map_err(|_| stopped())?;
             ran.rows += landed.rows;
@@ -305,38 +318,67 @@ impl PostgresSnapshot {
         match result.map_err(|error| failed(&name, error))? {
             Chunked::Whole { rows, bytes } => (ran.read, ran.text_bytes) = (rows, bytes),
             Chunked::Changed => ran.changed = true,
+            // the session stands in the middle of a copy
+            Chunked::Unfit { line } => {
+                ran.unfit = Some(line);
+                return Ok(ran);
+            }
             Chunked::Dropped => return Err(stopped()),
         }
         self.give_back(session);
         Ok(ran)
     }
 
-    fn order(&self, copy: &TableCopy, target: &Arc<Target>, statement: String) -> Order {
+    /// Finds out what a table has become in whose shape a row does not fit: a label was added to a type, say.
+    async fn relearn(&self, table: &str, target: &Target, line: &[u8]) -> Result<(), Fault> {
+        let fits = |columns: &Columns| session::fits(target, columns, line);
+        let shape = self.shapes.relearn(&target.shape, fits).await?;
+        let target = Arc::new(Target { shape: Arc::new(shape), ..target.clone() });
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.targets.insert(table.to_owned(), target);
+        Ok(())
+    }
+
+    fn order(
+        &self,
+        copy: &TableCopy,
+        target: &Arc<Target>,
+        (statement, naming, only_moved): (String, Naming, bool),
+    ) -> Order {
         let (source, epoch) = (&self.stream.source, self.stream.epoch);
         Order {
             target: target.clone(),
             statement,
             stream: self.stream.clone(),
             prefix: format!("{source}:{epoch:016x}:snapshot:{}:{}:", copy.number, target.shown),
+            naming,
+            only_moved,
             exact: !self.facts.standby,
         }
     }
 
     /// Reads single rows until each of them was sent, or was said by the stream.
-    async fn again(&self, copy: &TableCopy, target: &Arc<Target>, ran: &mut Ran) -> Result<(), Fault> {
+    async fn again(
+        &self,
+        copy: &TableCopy,
+        target: &Arc<Target>,
+        (naming, only_moved): (Naming, bool),
+        ran: &mut Ran,
+    ) -> Result<(), Fault> {
         let mut wait = AGAIN_AFTER;
-        while !ran.again.is_empty() && !ran.changed {
+        while !ran.again.is_empty() && !ran.changed && ran.unfit.is_none() {
             sleep(wait).await;
             wait = (wait * 2).min(AGAIN_AT_MOST);
             let keys = std::mem::take(&mut ran.again);
             for keys in keys.chunks(AGAIN_KEYS) {
-                let statement = stretch::keys_statement(target, copy.filter.as_deref(), keys);
-                let more = self.run(self.order(copy, target, statement)).await?;
+                let statement = stretch::keys_statement(target, naming, copy.filter.as_deref(), keys);
+                let more = self.run(self.order(copy, target, (statement, naming, only_moved))).await?;
                 ran.rows += more.rows;
                 ran.bytes += more.bytes;
                 ran.tickets.extend(more.tickets);
                 ran.again.extend(more.again);
                 ran.changed |= more.changed;
+                ran.unfit = ran.unfit.take().or(more.unfit);
             }
         }
         Ok(())
@@ -429,18 +471,27 @@ impl PostgresSnapshot {
 impl SnapshotReader for PostgresSnapshot {
     async fn divide(&self, copy: &TableCopy) -> Result<Option<Division>, Fault> {
         let Some(target) = self.look_up(&copy.table).await? else { return Ok(None) };
+        if let Some(filter) = &copy.filter {
+            // A statement that is prepared cannot be two, as one that is copied with could.
+            let probe = stretch::probe_statement(&target, filter);
+            let prepared = self.sql.prepare(&probe).await;
+            prepared
+                .map_err(|error| fault::sql(format!("reading the condition for `{}`", copy.table), error))?;
+        }
         if !self.fresh {
             self.wait_for_writers(&target).await?;
-        }
-        if !target.key.is_empty() {
-            let ranges = self.by_key(&target).await?;
-            return Ok(Some(Division { ranges, last: None, estimated_rows: target.rows }));
         }
         let since = self.seen().await?.floor();
         // After that, so that what was written before is in these blocks.
         let Some(target) = self.look_up(&copy.table).await? else { return Ok(None) };
         let last = Stretch::Moved { oid: target.oid, since }.range();
-        Ok(Some(Division { ranges: self.by_block(&target), last: Some(last), estimated_rows: target.rows }))
+        let (ranges, may_move) = if target.is_ordered {
+            (self.by_key(&target).await?, target.leaves_out)
+        } else {
+            (self.by_block(&target), true)
+        };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).divided.insert(copy.table.clone());
+        Ok(Some(Division { ranges, last: may_move.then_some(last), estimated_rows: target.rows }))
     }
 
     async fn read(&self, copy: &TableCopy, range: &Range) -> Result<ReadOutcome, Fault> {
@@ -449,31 +500,52 @@ impl SnapshotReader for PostgresSnapshot {
                 .with_remedy("run the Forebay that stored it, or `forebay snapshot stop` and start it again")
         })?;
         let Some(target) = self.target(&copy.table).await? else { return Ok(ReadOutcome::Gone) };
-        if !stretch.fits(&target) || stretch.is_keyed() == target.key.is_empty() {
+        if !stretch.fits(&target) {
             return Ok(ReadOutcome::Divide);
         }
+        let mut only_moved = false;
+        if matches!(stretch, Stretch::Moved { .. }) && target.is_ordered {
+            let divided_here = {
+                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.divided.contains(&copy.table)
+            };
+            // What moved before this run nobody remembers; then every row that was written meanwhile is sent.
+            only_moved = divided_here;
+            if only_moved && !self.has_moved(&target).await? {
+                return Ok(ReadOutcome::Chunk(ChunkRead {
+                    rest: None,
+                    rows: 0,
+                    bytes: 0,
+                    tickets: Vec::new(),
+                }));
+            }
+        }
+        let naming = stretch.naming();
         let limit = self.chunk_rows(&copy.table, &target);
         let (now, rest) = cut(&stretch);
         let statement = now.statement(&target, copy.filter.as_deref(), limit, self.facts.major());
-        let mut ran = self.run(self.order(copy, &target, statement)).await?;
+        let mut ran = self.run(self.order(copy, &target, (statement, naming, only_moved))).await?;
         let full = ran.read >= limit;
         let last = ran.last.take();
         if let Some(width) = ran.text_bytes.checked_div(ran.read) {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.widths.insert(copy.table.clone(), width.max(1));
         }
-        self.again(copy, &target, &mut ran).await?;
-        if ran.changed {
+        self.again(copy, &target, (naming, only_moved), &mut ran).await?;
+        let stays = match &ran.unfit {
+            Some(line) => {
+                self.relearn(&copy.table, &target, line).await?;
+                true
+            }
+            None => !ran.changed || self.look_up(&copy.table).await?.is_some(),
+        };
+        if !stays {
+            return Ok(ReadOutcome::Gone);
+        }
+        if ran.changed || ran.unfit.is_some() {
             // What was sent of it is repeated; nobody is harmed.
-            return Ok(match self.look_up(&copy.table).await? {
-                Some(_) => ReadOutcome::Chunk(ChunkRead {
-                    rest: Some(range.clone()),
-                    rows: 0,
-                    bytes: 0,
-                    tickets: ran.tickets,
-                }),
-                None => ReadOutcome::Gone,
-            });
+            let rest = Some(range.clone());
+            return Ok(ReadOutcome::Chunk(ChunkRead { rest, rows: 0, bytes: 0, tickets: ran.tickets }));
         }
         let rest = match (stretch, last) {
             (Stretch::Key { oid, key, to, .. }, Some(last)) if full => {
@@ -521,6 +593,11 @@ impl PostgresSnapshot {
         let query = "SELECT current_setting('synchronous_standby_names') <> ''";
         self.sql.query_one(query, &[]).await.map_err(failed)?.try_get(0).map_err(failed)
     }
+}
+
+/// A session of its own, so that nothing that waits there holds up anything else.
+pub(super) async fn session_for(what: &str, server: &Server) -> Result<Sql, Fault> {
+    server.sql().await.map_err(|error| fault::connect(format!("opening a session for {what}"), error))
 }
 
 /// The part of a stretch that is read now, and what is left of it. Stretches of keys are cut by what was read.

@@ -91,7 +91,6 @@ async fn a_condition_that_the_server_refuses_harms_neither_the_stream_nor_the_ta
             copying.daemon.wait_until(&format!("`{condition}` is a problem"), told).await;
             let said = copying.command(&["status"]).await;
             assert!(said.contains("public.items"), "{said}");
-            copying.command(&["stop", "--source", "db"]).await;
         }
         let still: i64 = db.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").await;
         assert_eq!(still, 2, "`{condition}` was run");

@@ -36,7 +36,7 @@ pub(in crate::source) async fn of_table(plan: &Plan, table: &str) -> Result<Valu
     };
     let message = facts.message();
     let relation = relation_in(&message);
-    let mut types = TypeCatalog::default();
+    let mut types = TypeCatalog::new(plan.config.values);
     let oids: Vec<u32> = relation.columns().map(|column| column.type_oid).collect();
     types.load(&sql, &oids).await.map_err(failed)?;
     let root = facts.root.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));

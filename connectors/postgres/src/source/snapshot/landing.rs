@@ -12,6 +12,7 @@ use forebay_api::{Chunk, Ticket};
 use tokio::sync::oneshot;
 
 use super::seen::Seen;
+use crate::source::relation::Shape;
 
 /// What waits for a transaction to come by.
 pub(crate) enum Landing {
@@ -20,16 +21,22 @@ pub(crate) enum Landing {
     Begin(oneshot::Sender<(HashSet<u32>, bool)>),
     /// No copy is under way any more.
     End,
+    /// Told: whether rows of this table have moved to other keys without all of their values.
+    Moved(u32, oneshot::Sender<bool>),
     /// Rows of a table.
     Piece(Piece),
 }
 
 /// Rows that were copied in one snapshot of the server.
 pub(crate) struct Piece {
+    /// What its rows are written in.
+    pub(crate) shape: Arc<Shape>,
     /// The table whose events they are; touched keys are its.
     pub(crate) table: u32,
     /// Whether rows have keys, so that touched ones can be told.
     pub(crate) keyed: bool,
+    /// Whether only those are wanted that have moved.
+    pub(crate) only_moved: bool,
     /// What the snapshot saw.
     pub(crate) seen: Arc<Seen>,
     /// The rows. Their marks are set when they land.

@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 
 use super::line::{Line, NotALine};
 use super::seen::Seen;
+use super::stretch::Naming;
 use super::target::{Target, signature_query};
-use crate::decode::row::{Notes, RowError};
+use crate::decode::row::{Columns, Notes, RowError};
 use crate::protocol::{Tuple, Value};
 use crate::source::{now_micros, transcribe};
 use crate::wire::{Connection, CopyEnd, WireError};
@@ -46,8 +47,12 @@ pub(super) struct Order {
     /// `COPY … TO STDOUT`.
     pub(super) statement: String,
     pub(super) stream: Arc<StreamId>,
-    /// What ids of the copy begin with.
+    /// What ids of the copy begin with,
     pub(super) prefix: String,
+    /// and what follows.
+    pub(super) naming: Naming,
+    /// Whether of these rows only those are wanted that have moved.
+    pub(super) only_moved: bool,
     /// Whether the server is no standby.
     pub(super) exact: bool,
 }
@@ -75,6 +80,9 @@ pub(super) enum Chunked {
     Whole { rows: u64, bytes: u64 },
     /// The table is not what the order says, so nothing was read.
     Changed,
+    /// A row does not fit what is known of the table; this is its line, without what COPY says of its place. The session
+    /// is of no further use.
+    Unfit { line: Vec<u8> },
     /// Nobody takes the rows any more.
     Dropped,
 }
@@ -148,6 +156,9 @@ impl Session {
         if let Some(error) = failed {
             return Err(error);
         }
+        if let Some(line) = reading.unfit {
+            return Ok(Chunked::Unfit { line });
+        }
         if end == CopyEnd::Broken || !reading.hand_over(parts) {
             return Ok(Chunked::Dropped);
         }
@@ -198,6 +209,7 @@ struct Reading<'a> {
     rows: u64,
     text_bytes: u64,
     received: i64,
+    unfit: Option<Vec<u8>>,
 }
 
 impl<'a> Reading<'a> {
@@ -218,6 +230,7 @@ impl<'a> Reading<'a> {
             rows: 0,
             text_bytes: 0,
             received: now_micros(),
+            unfit: None,
         }
     }
 
@@ -226,18 +239,29 @@ impl<'a> Reading<'a> {
         let target = &self.order.target;
         self.rows += 1;
         self.text_bytes += line.len() as u64;
-        let (place, line) = if target.key.is_empty() { split_place(line)? } else { (&[][..], line) };
-        let columns = u16::try_from(target.columns.len()).expect("a table has at most 1600 columns");
-        let tuple = self.line.read(line, columns)?;
+        let (place, line) = match self.order.naming {
+            Naming::Place => split_place(line)?,
+            Naming::Key => (&[][..], line),
+        };
+        let tuple = self.line.read(line, target.width())?;
+        let columns = &target.shape.columns;
         let written =
-            transcribe::write_row(&mut self.draft, &mut self.notes, &target.shape, None, Some(&tuple))?;
+            match transcribe::write_row(&mut self.draft, &mut self.notes, columns, None, Some(&tuple)) {
+                Ok(written) => written,
+                Err(error) if error.is_stale() => {
+                    self.unfit = Some(line.to_vec());
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            };
         let start = self.draft.buf.len();
         let out = &mut self.draft.buf;
         out.extend_from_slice(self.order.prefix.as_bytes());
-        if target.key.is_empty() {
-            out.extend_from_slice(place);
-        } else {
-            write_key_id(target, &tuple, out);
+        match self.order.naming {
+            Naming::Place => out.extend_from_slice(place),
+            Naming::Key => write_key_id(target, &tuple, out),
+        }
+        if !target.key.is_empty() {
             self.keys.push(target, &tuple);
         }
         let id = self.draft.since(start);
@@ -303,6 +327,13 @@ impl Keys {
         let values = values.strip_suffix(b"\0").unwrap_or(values);
         values.split(|&byte| byte == 0).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
     }
+}
+
+/// Whether a line of the table can be written with these columns.
+pub(super) fn fits(target: &Target, columns: &Columns, line: &[u8]) -> Result<(), RowError> {
+    let mut room = Line::default();
+    let tuple = room.read(line, target.width()).expect("it was read before");
+    transcribe::write_row(&mut Draft::default(), &mut Notes::default(), columns, None, Some(&tuple)).map(drop)
 }
 
 /// A place and the transaction that wrote there: together they name a version of a row for as long as anybody needs.

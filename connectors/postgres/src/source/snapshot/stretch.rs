@@ -32,14 +32,23 @@ pub(super) enum Stretch {
         /// and the one behind the last.
         to: u32,
     },
-    /// Rows that were written since the table was divided: they may have moved from a block that was not read yet to
-    /// one that was.
+    /// Rows that were written since the table was divided: they may have moved from a block or a key that was not read
+    /// yet to one that was.
     Moved {
         /// The table that was divided.
         oid: u32,
         /// The oldest transaction that ran then.
         since: u32,
     },
+}
+
+/// What ids of copied rows are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// The key.
+    Key,
+    /// The place in the table's file and the transaction that wrote it, which COPY puts before the columns.
+    Place,
 }
 
 /// A stored stretch that this version cannot use.
@@ -62,16 +71,23 @@ impl Stretch {
     pub(super) fn fits(&self, target: &Target) -> bool {
         match self {
             Stretch::Key { oid, key, .. } => {
-                *oid == target.oid && key.iter().eq(target.key.iter().map(|column| &column.name))
+                target.is_ordered
+                    && *oid == target.oid
+                    && key.iter().eq(target.key.iter().map(|column| &column.name))
             }
-            Stretch::Blocks { oid, node, .. } => *oid == target.oid && *node == target.node,
+            Stretch::Blocks { oid, node, .. } => {
+                !target.is_ordered && *oid == target.oid && *node == target.node
+            }
             Stretch::Moved { oid, .. } => *oid == target.oid,
         }
     }
 
-    /// Whether rows are read in the order of their keys.
-    pub(super) fn is_keyed(&self) -> bool {
-        matches!(self, Stretch::Key { .. })
+    /// How the rows of it are called.
+    pub(super) fn naming(&self) -> Naming {
+        match self {
+            Stretch::Key { .. } => Naming::Key,
+            Stretch::Blocks { .. } | Stretch::Moved { .. } => Naming::Place,
+        }
     }
 
     /// The rows of the next chunk.
@@ -92,16 +108,21 @@ impl Stretch {
                 String::new()
             }
         };
-        copy(target, &conditions, &end)
+        copy(target, self.naming(), &conditions, &end)
     }
 }
 
 /// The rows of single keys.
-pub(super) fn keys_statement(target: &Target, filter: Option<&str>, keys: &[Vec<String>]) -> String {
+pub(super) fn keys_statement(
+    target: &Target,
+    naming: Naming,
+    filter: Option<&str>,
+    keys: &[Vec<String>],
+) -> String {
     let mut conditions = conditions(target, filter);
     let keys: Vec<String> = keys.iter().map(|key| literals(target, key)).collect();
     conditions.push(format!("({}) IN ({})", key_list(target), keys.join(", ")));
-    copy(target, &conditions, "")
+    copy(target, naming, &conditions, "")
 }
 
 /// Keys that divide the table into so many stretches of about the same size, from a sample of its blocks.
@@ -116,10 +137,10 @@ pub(super) fn sample_statement(target: &Target, stretches: u32, percent: f64) ->
     )
 }
 
-fn copy(target: &Target, conditions: &[String], end: &str) -> String {
+fn copy(target: &Target, naming: Naming, conditions: &[String], end: &str) -> String {
     let mut columns =
         target.columns.iter().map(|name| escape_identifier(name)).collect::<Vec<_>>().join(", ");
-    if target.key.is_empty() {
+    if naming == Naming::Place {
         let comma = if columns.is_empty() { "" } else { ", " };
         columns = format!("ctid, xmin{comma}{columns}");
     }
@@ -128,9 +149,16 @@ fn copy(target: &Target, conditions: &[String], end: &str) -> String {
     format!("COPY (SELECT {columns} FROM ONLY {}{wanted}{end}) TO STDOUT", target.quoted)
 }
 
-/// The publication's row filter and the operator's.
+/// What the server must find to be one statement before a condition of the operator's is put into any other: whatever
+/// closes a parenthesis or begins another statement is none.
+pub(super) fn probe_statement(target: &Target, filter: &str) -> String {
+    format!("SELECT FROM ONLY {} WHERE {}", target.quoted, conditions(target, Some(filter)).join(" AND "))
+}
+
+/// The publication's row filter and the operator's, which may end with a comment.
 fn conditions(target: &Target, filter: Option<&str>) -> Vec<String> {
-    [target.row_filter.as_deref(), filter].into_iter().flatten().map(|filter| format!("({filter})")).collect()
+    let published = target.row_filter.as_deref().map(|filter| format!("({filter})"));
+    published.into_iter().chain(filter.map(|filter| format!("({filter}\n)"))).collect()
 }
 
 fn key_list(target: &Target) -> String {
@@ -194,7 +222,7 @@ mod tests {
         };
         assert_eq!(
             stretch.statement(&target, Some("x"), 10, 15),
-            "COPY (SELECT \"id\", \"body\" FROM ONLY \"public\".\"t\" WHERE (id > 0) AND (x) AND (\"id\") > ('O''Neil'::text) \
+            "COPY (SELECT \"id\", \"body\" FROM ONLY \"public\".\"t\" WHERE (id > 0) AND (x\n) AND (\"id\") > ('O''Neil'::text) \
              AND (\"id\") <= ('z'::text) ORDER BY \"id\" LIMIT 10) TO STDOUT"
         );
     }

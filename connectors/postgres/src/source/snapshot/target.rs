@@ -1,7 +1,6 @@
 //! [`Target`]: a table as the copy reads it, from the catalogs.
 //!
-//! Its shape is made of the same relation message that the stream would send, so that a row is written in the same way
-//! by both.
+//! Its shape is the one that the stream would give it, so that a row is written in the same way by both.
 
 use std::sync::Arc;
 
@@ -10,7 +9,6 @@ use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
 use crate::decode::row::Treatment;
-use crate::protocol::{self, Message};
 use crate::source::config::Plan;
 use crate::source::fault;
 use crate::source::relation::{Shape, Shapes};
@@ -24,8 +22,6 @@ pub(crate) struct Published {
     pub(crate) table: u32,
     /// The table that holds the rows: itself, or a partition of it.
     pub(crate) oid: u32,
-    /// The columns that are published, where not all are.
-    pub(crate) columns: Option<Vec<String>>,
     /// The rows that are published, where not all are.
     pub(crate) row_filter: Option<String>,
     /// How many rows it has, as far as the server knows.
@@ -47,8 +43,12 @@ pub(crate) struct Target {
     pub(crate) shown: String,
     /// The columns that are read, in the order of the shape's.
     pub(crate) columns: Vec<String>,
-    /// The key that rows are read by, in the order of its index; empty: by blocks.
+    /// The key, in the order of its index; empty: there is none.
     pub(crate) key: Vec<KeyColumn>,
+    /// Whether the table is read in the order of its key; else by blocks.
+    pub(crate) is_ordered: bool,
+    /// Whether the stream may leave a value out of a changed row, because it is stored apart and did not change.
+    pub(crate) leaves_out: bool,
     /// The publication's.
     pub(crate) row_filter: Option<String>,
     /// How rows are written.
@@ -63,6 +63,13 @@ pub(crate) struct Target {
     pub(crate) rows: Option<u64>,
 }
 
+impl Target {
+    /// How many columns are read.
+    pub(super) fn width(&self) -> u16 {
+        u16::try_from(self.columns.len()).expect("a table has at most 1600 columns")
+    }
+}
+
 /// A column of the key.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyColumn {
@@ -74,17 +81,16 @@ pub(crate) struct KeyColumn {
     pub(crate) type_name: String,
 }
 
-/// The tables of publications and their partitions. Before PostgreSQL 15 there are neither column lists nor row filters.
+/// The tables of publications and their partitions. Before PostgreSQL 15 there are no row filters.
 pub(crate) async fn published(
     client: &Client,
     plan: &Plan,
     publications: &[String],
     major: i32,
 ) -> Result<Vec<Published>, Fault> {
-    let (columns, filter) =
-        if major >= 15 { ("t.attnames::text[]", "t.rowfilter") } else { ("NULL::text[]", "NULL::text") };
+    let filter = if major >= 15 { "t.rowfilter" } else { "NULL::text" };
     let query = format!(
-        "SELECT DISTINCT ON (leaf.oid) c.oid AS table_oid, n.nspname::text AS schema, c.relname::text AS name, {columns} AS columns, \
+        "SELECT DISTINCT ON (leaf.oid) c.oid AS table_oid, n.nspname::text AS schema, c.relname::text AS name, \
          {filter} AS filter, leaf.oid AS leaf_oid, ln.nspname || '.' || leaf.relname AS leaf, leaf.reltuples::float8 AS rows, \
          rn.nspname::text AS root_schema, r.relname::text AS root \
          FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname \
@@ -121,7 +127,6 @@ pub(crate) async fn published(
             name,
             table,
             oid,
-            columns: row.try_get("columns").map_err(failed)?,
             row_filter: row.try_get("filter").map_err(failed)?,
             estimated_rows: estimate(rows),
         });
@@ -148,6 +153,16 @@ pub(super) fn signature_query(table: u32, oid: u32) -> String {
     )
 }
 
+/// The columns of the replica identity, or of the primary key, in the order of the index.
+const KEY: &str = "
+    SELECT a.attname::text AS name, format_type(a.atttypid, -1) AS type
+    FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid
+        CROSS JOIN LATERAL unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) WITH ORDINALITY AS k (number, place)
+        JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.number
+    WHERE x.indrelid = $1 AND x.indisvalid AND x.indimmediate
+        AND CASE c.relreplident WHEN 'i' THEN x.indisreplident WHEN 'n' THEN false ELSE x.indisprimary END
+    ORDER BY k.place";
+
 /// Looks a table up; `None`: it is gone.
 pub(super) async fn target(
     client: &Client,
@@ -158,7 +173,7 @@ pub(super) async fn target(
     let (table, oid) = (published.table, published.oid);
     let query = format!(
         "SELECT {} AS signature, ns.nspname::text AS schema, c.relname::text AS name, s.relname::text AS shown, sn.nspname::text AS shown_schema, \
-         s.relreplident::text AS identity, coalesce(pg_relation_filenode(c.oid), 0)::oid AS node, \
+         c.reltoastrelid <> 0 AND s.relreplident <> 'f' AS leaves_out, coalesce(pg_relation_filenode(c.oid), 0)::oid AS node, \
          pg_relation_size(c.oid) / current_setting('block_size')::int8 AS blocks, pg_table_size(c.oid) AS bytes, c.reltuples::float8 AS rows \
          FROM pg_class c JOIN pg_namespace ns ON ns.oid = c.relnamespace, pg_class s JOIN pg_namespace sn ON sn.oid = s.relnamespace \
          WHERE c.oid = $1 AND s.oid = $2",
@@ -169,60 +184,23 @@ pub(super) async fn target(
         (row.try_get("schema").map_err(failed)?, row.try_get("name").map_err(failed)?);
     let (shown_schema, shown): (String, String) =
         (row.try_get("shown_schema").map_err(failed)?, row.try_get("shown").map_err(failed)?);
-    let identity: String = row.try_get("identity").map_err(failed)?;
-    // Before PostgreSQL 18 the catalog lists generated columns with the others, and the stream never has them.
-    let columns = client
-        .query(
-            "SELECT a.attname::text AS name, a.atttypid, a.atttypmod, format_type(a.atttypid, -1) AS type, coalesce(i.at, 0)::int8 AS key \
-             FROM pg_attribute a LEFT JOIN LATERAL (SELECT array_position(x.indkey::int2[], a.attnum) + 1 AS at FROM pg_index x \
-                 WHERE x.indrelid = a.attrelid AND x.indisvalid AND x.indimmediate \
-                 AND array_position(x.indkey::int2[], a.attnum) < x.indnkeyatts \
-                 AND CASE $2::text WHEN 'i' THEN x.indisreplident WHEN 'n' THEN false ELSE x.indisprimary END) i ON true \
-             WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
-             AND CASE a.attgenerated WHEN '' THEN a.attname = ANY ($3) OR $3::text[] IS NULL \
-                 ELSE a.attname = ANY ($3) AND current_setting('server_version_num')::int >= 180000 END ORDER BY a.attnum",
-            &[&table, &identity, &published.columns],
-        )
-        .await
-        .map_err(failed)?;
-    let mut relation = vec![b'R'];
-    relation.extend_from_slice(&table.to_be_bytes());
-    relation.extend_from_slice(shown_schema.as_bytes());
-    relation.push(0);
-    relation.extend_from_slice(shown.as_bytes());
-    relation.push(0);
-    relation.extend_from_slice(identity.as_bytes());
-    relation.extend_from_slice(
-        &u16::try_from(columns.len()).expect("a table has at most 1600 columns").to_be_bytes(),
-    );
-    let (mut names, mut key) = (Vec::new(), Vec::new());
-    for (at, column) in columns.iter().enumerate() {
-        let name: String = column.try_get("name").map_err(failed)?;
-        let place: i64 = column.try_get("key").map_err(failed)?;
-        let type_oid: u32 = column.try_get("atttypid").map_err(failed)?;
-        let modifier: i32 = column.try_get("atttypmod").map_err(failed)?;
-        relation.push(u8::from(identity == "f" || place > 0));
-        relation.extend_from_slice(name.as_bytes());
-        relation.push(0);
-        relation.extend_from_slice(&type_oid.to_be_bytes());
-        relation.extend_from_slice(&modifier.to_be_bytes());
-        if place > 0 {
-            let type_name = column.try_get("type").map_err(failed)?;
-            key.push((place, KeyColumn { name: name.clone(), at, type_name }));
-        }
-        names.push(name);
+    let Some(shape) = shapes.at_present(table).await? else { return Ok(None) };
+    let columns: Vec<String> = shape.columns.0.iter().map(|column| column.name.clone()).collect();
+    let mut key = Some(Vec::new());
+    for row in client.query(KEY, &[&table]).await.map_err(failed)? {
+        let (name, type_name): (String, String) =
+            (row.try_get("name").map_err(failed)?, row.try_get("type").map_err(failed)?);
+        // A key that is not published as a whole is none.
+        let at = columns.iter().position(|column| *column == name);
+        key = key.zip(at).map(|(mut key, at)| {
+            key.push(KeyColumn { name, at, type_name });
+            key
+        });
     }
-    key.sort_by_key(|(place, _)| *place);
-    let mut key: Vec<KeyColumn> = key.into_iter().map(|(_, column)| column).collect();
-    let relation = match protocol::message(&relation) {
-        Ok(Message::Relation(relation)) => relation,
-        other => unreachable!("a relation was written and {other:?} read"),
-    };
-    let shape = shapes.of(&relation).await?;
-    // The progress holds keys as they are, and what is hashed is stored nowhere.
-    if key.iter().any(|column| matches!(shape.columns.0[column.at].treatment, Treatment::Hash(_))) {
-        key.clear();
-    }
+    let key = key.unwrap_or_default();
+    // The progress and the ids hold keys as they are, and what is hashed is stored nowhere.
+    let is_hashed = |column: &KeyColumn| matches!(shape.columns.0[column.at].treatment, Treatment::Hash(_));
+    let is_ordered = !key.is_empty() && !key.iter().any(is_hashed);
     let blocks: i64 = row.try_get("blocks").map_err(failed)?;
     let bytes: i64 = row.try_get("bytes").map_err(failed)?;
     Ok(Some(Target {
@@ -231,8 +209,10 @@ pub(super) async fn target(
         node: row.try_get("node").map_err(failed)?,
         quoted: format!("{}.{}", escape_identifier(&schema), escape_identifier(&name)),
         shown: format!("{shown_schema}.{shown}"),
-        columns: names,
+        columns,
         key,
+        is_ordered,
+        leaves_out: row.try_get("leaves_out").map_err(failed)?,
         row_filter: published.row_filter.clone(),
         shape: Arc::new(shape),
         signature: row.try_get("signature").map_err(failed)?,
@@ -266,6 +246,8 @@ pub(super) mod tests {
             shown: "public.t".to_owned(),
             columns: vec!["id".to_owned(), "body".to_owned()],
             key: key.iter().enumerate().map(column).collect(),
+            is_ordered: !key.is_empty(),
+            leaves_out: true,
             row_filter: row_filter.map(str::to_owned),
             shape: Arc::new(Shape::for_tests(Arc::new(subject), Columns::default(), true)),
             signature: String::new(),

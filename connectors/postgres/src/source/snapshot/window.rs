@@ -53,6 +53,18 @@ struct Touched {
     unknown: BTreeSet<u32>,
 }
 
+/// Rows of one table that left their key for another while the server did not send all of them. Where the old key was
+/// not read yet and the new one was, no chunk has them.
+#[derive(Debug, Default)]
+struct Moved {
+    /// How the keys are written.
+    shape: u64,
+    /// The new ones.
+    keys: HashSet<Box<[u8]>>,
+    /// Whether there are others, too.
+    and_others: bool,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
@@ -60,6 +72,8 @@ pub(crate) struct Window {
     on: bool,
     tables: HashMap<u32, Touched>,
     bytes: usize,
+    moved: HashMap<u32, Moved>,
+    moved_bytes: usize,
     /// The transactions that were streamed, newest last.
     recent: VecDeque<u32>,
     /// Whether some that were streamed, perhaps by a process before, are not in `recent`.
@@ -88,6 +102,32 @@ impl Window {
         self.on = false;
         self.tables = HashMap::new();
         self.bytes = 0;
+        self.moved = HashMap::new();
+        self.moved_bytes = 0;
+    }
+
+    /// A row has this key now, and the stream has not all of it.
+    pub(crate) fn moved(&mut self, table: u32, shape: u64, key: &[u8]) {
+        if !self.on {
+            return;
+        }
+        let moved = self.moved.entry(table).or_insert_with(|| Moved { shape, ..Moved::default() });
+        if moved.shape != shape || self.moved_bytes > MAX_BYTES {
+            moved.and_others = true;
+        } else if moved.keys.insert(key.into()) {
+            self.moved_bytes += key.len() + OVERHEAD;
+        }
+    }
+
+    /// Whether rows of a table have moved.
+    pub(crate) fn has_moved(&self, table: u32) -> bool {
+        self.moved.contains_key(&table)
+    }
+
+    /// Whether the row of this key may be one that has moved.
+    pub(crate) fn may_have_moved(&self, table: u32, shape: u64, key: &[u8]) -> bool {
+        let Some(moved) = self.moved.get(&table) else { return false };
+        moved.and_others || moved.shape != shape || moved.keys.contains(key)
     }
 
     /// A transaction is streamed.
@@ -183,6 +223,22 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn rows_that_moved_are_known_by_their_new_keys_until_they_are_too_many() {
+        let mut window = Window::default();
+        window.moved(1, 7, b"before");
+        assert!(!window.has_moved(1), "no copy is under way");
+        window.begin();
+        window.moved(1, 7, b"a");
+        assert!(window.has_moved(1) && !window.has_moved(2));
+        assert_eq!([&b"a"[..], b"b"].map(|key| window.may_have_moved(1, 7, key)), [true, false]);
+        assert!(window.may_have_moved(1, 8, b"b"), "keys that are written otherwise cannot be compared");
+        window.moved(1, 8, b"c");
+        assert!(window.may_have_moved(1, 7, b"b"));
+        window.end();
+        assert!(!window.has_moved(1));
+    }
+
     use super::*;
 
     const TABLE: u32 = 7;

@@ -91,8 +91,10 @@ impl Script {
             Arc::new(Subject::new(("v", name, "1-0-0"), (None, Some("public"), Some("t")), String::new()))
         };
         let timelines = Timelines::for_tests(2, vec![Switch { timeline: 1, at: Lsn(0x100) }]);
+        let stream = StreamId { source: "s".into(), epoch: 1 };
+        let messages = Shape::for_tests(subject("message"), Columns::default(), true);
         let mut transcriber =
-            Transcriber::new(timelines, globs.build().unwrap(), subject("message"), Window::default());
+            Transcriber::new(&stream, timelines, (globs.build().unwrap(), messages), Window::default());
         for (oid, name, wanted) in [(TABLE, "t", true), (OTHER, "other", false)] {
             let bytes = relation(oid, name);
             let Message::Relation(relation) = message(&bytes).unwrap() else { unreachable!() };
@@ -102,12 +104,12 @@ impl Script {
         Script(transcriber)
     }
 
-    fn take(&mut self, at: u64, bytes: &[u8]) -> Result<(), Fault> {
+    fn take(&mut self, at: u64, bytes: &[u8]) -> Result<Taken, Fault> {
         self.0.take(Lsn(at), &message(bytes).unwrap())
     }
 
     fn all(&mut self, messages: &[Vec<u8>]) -> Chunk {
-        messages.iter().for_each(|bytes| self.take(0x16B_3748, bytes).unwrap());
+        messages.iter().for_each(|bytes| assert_eq!(self.take(0x16B_3748, bytes).unwrap(), Taken::Whole));
         let stream = Arc::new(StreamId { source: "s".into(), epoch: 1 });
         self.0.draft.finish(&stream, 0, self.0.transaction.is_some())
     }
@@ -217,6 +219,89 @@ fn a_message_outside_a_transaction_stands_just_before_its_own_place() {
         text(chunk.event(1).payload()),
         r#"{"prefix":"outbox.b","encoding":"base64","content":"/w=="}"#
     );
+}
+
+/// A script whose table `t` has a schema that was never said.
+fn unannounced(fingerprint: &str, columns: Columns) -> Script {
+    let mut script = Script::new();
+    let mut shape = Shape::clone(script.0.shape(TABLE).unwrap());
+    (shape.announce, shape.columns) = (true, columns);
+    (shape.fingerprint, shape.schema) = (fingerprint.to_owned(), r#"{"title":"t"}"#.into());
+    script.0.learn(TABLE, shape);
+    script
+}
+
+fn columns_of_t() -> Columns {
+    Script::new().0.shape(TABLE).unwrap().columns.clone()
+}
+
+#[test]
+fn a_schema_stands_before_its_first_row_and_comes_once() {
+    let mut script = unannounced("f00d", columns_of_t());
+    let chunk = script.all(&[
+        logical(false, 0x200, "outbox.a", b"at the commit's own place"),
+        begin(0x200, 1),
+        insert("1"),
+        insert("2"),
+        commit(0x200, 0x230),
+        begin(0x300, 2),
+        insert("3"),
+        commit(0x300, 0x330),
+    ]);
+    let ops: Vec<&str> = chunk.events().map(|event| event.op().as_str()).collect();
+    assert_eq!(ops, ["message", "schema", "insert", "insert", "insert"]);
+    assert!(chunk.rows.is_sorted_by(|a, b| a.mark < b.mark), "{:?}", chunk.rows);
+    let schema = chunk.event(1);
+    assert_eq!(schema.id(), "s:0000000000000001:schema:f00d");
+    assert_eq!((text(schema.payload()), text(schema.key())), (r#"{"title":"t"}"#.to_owned(), String::new()));
+    let extra: Value = serde_json::from_str(&format!("{{{}}}", text(schema.extra()))).unwrap();
+    let place = json!({"lsn": "0/16B3748", "commit_lsn": "0/200", "xid": 1, "ordinal": null, "origin": null, "snapshot": false});
+    assert_eq!(extra, place);
+    assert_eq!(script.0.take_fresh().len(), 1);
+    assert!(script.0.take_fresh().is_empty());
+    let again = script.0.shape(TABLE).unwrap().clone();
+    script.0.learn(TABLE, Shape::clone(&again));
+    let chunk = script.all(&[begin(0x400, 3), insert("4"), commit(0x400, 0x430)]);
+    assert_eq!(chunk.rows.len(), 1, "a relation that is introduced again is not announced again");
+}
+
+#[test]
+fn a_schema_in_mid_transaction_takes_no_ordinal_and_stands_behind_what_was_before() {
+    let mut truncate = vec![b'T'];
+    truncate.extend(2u32.to_be_bytes());
+    truncate.push(0);
+    [OTHER, TABLE].iter().for_each(|oid| truncate.extend(oid.to_be_bytes()));
+    for message in [insert("1"), truncate] {
+        let mut script = unannounced("f00d", columns_of_t());
+        let chunk = script.all(&[
+            begin(0x200, 1),
+            logical(true, 0x1f0, "outbox.b", b"x"),
+            message,
+            commit(0x200, 0x230),
+        ]);
+        let places: Vec<(u32, Op)> = chunk.rows.iter().map(|row| (row.mark.minor, row.op)).collect();
+        assert_eq!(places[..2], [(0, Op::Message), (0, Op::Schema)]);
+        assert_eq!(places[2].0, 1);
+        assert!(chunk.rows.is_sorted_by(|a, b| a.mark < b.mark), "{:?}", chunk.rows);
+    }
+}
+
+#[test]
+fn a_row_that_does_not_fit_leaves_nothing_behind_and_is_taken_again() {
+    let mut strict = columns_of_t();
+    strict.0[1].not_null = true;
+    let mut script = unannounced("f00d", strict);
+    script.all(&[begin(0x200, 1)]);
+    let row = dml(b'I', TABLE, &[tuple(b'N', &[Some("1"), None])]);
+    assert_eq!(script.take(1, &row).unwrap(), Taken::Unfit(TABLE));
+    assert!(script.0.draft.is_empty() && script.0.draft.buf.is_empty());
+    assert!(fits(&columns_of_t(), &message(&row).unwrap()).is_ok());
+    let mut wider = Shape::clone(script.0.shape(TABLE).unwrap());
+    wider.columns = columns_of_t();
+    script.0.learn(TABLE, wider);
+    let chunk = script.all(&[row, insert("2"), commit(0x200, 0x230)]);
+    let places: Vec<(u32, Op)> = chunk.rows.iter().map(|row| (row.mark.minor, row.op)).collect();
+    assert_eq!(places, [(u32::MAX, Op::Schema), (0, Op::Insert), (1, Op::Insert)]);
 }
 
 #[test]
