@@ -25,6 +25,10 @@
 //! 9. When everything before it is settled too, the position leaves the ledger and is stored ([`checkpoint`]).
 //! 10. The stored position is published, and the source confirms it upstream.
 //!
+//! A row that was there before the stream takes the same way: [`snapshot`] decides which tables are copied and keeps how
+//! far each is, the source reads them by chunks (`forebay_postgres::source`, `snapshot`) and gives each chunk its place
+//! in the stream, at the first stop.
+//!
 //! # Words
 //!
 //! **Event**: one thing that happened, as a source read it. **Record**: an event after the stage; what destinations
@@ -38,7 +42,7 @@
 //! # Reading order
 //!
 //! [`ledger`] (pure, the heart) · [`stage`] · [`lane`] · [`pipeline`] (wires them) · [`supervise`] · [`checkpoint`] ·
-//! [`daemon`] (from a configuration to running pipelines) · [`admin`] · [`config`] · [`cli`].
+//! [`snapshot`] · [`schemas`] · [`state`] (what else is kept) · [`daemon`] (from a configuration to running pipelines) · [`admin`] · [`config`] · [`cli`].
 
 pub mod admin;
 pub mod checkpoint;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use forebay_integration::{Daemon, Database, PATIENCE, Postgres, Signal};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_forebay-under-test");
@@ -211,13 +211,13 @@ async fn a_daemon_shows_its_status_and_guards_its_checkpoints_until_it_is_stoppe
     is_read(&database).await;
     database.insert("orders", json!({"id": 1})).await;
     daemon
-        .wait_until("the event is delivered", |status| {
-            status["sources"][0]["destinations"][0]["delivered"] == 1
+        .wait_until("the event and the schema before it are delivered", |status| {
+            status["sources"][0]["destinations"][0]["delivered"] == 2
         })
         .await;
 
     let status = daemon.command(&["status"]).await;
-    assert!(stdout(&status).contains("source shop (postgres), connected, 1 events"), "{}", stdout(&status));
+    assert!(stdout(&status).contains("source shop (postgres), connected, 2 events"), "{}", stdout(&status));
     let status = daemon.command(&["status", "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(stdout(&status)).unwrap()["ready"], true);
     let show = daemon.command(&["checkpoint", "show"]).await;
@@ -259,6 +259,12 @@ async fn a_daemon_shows_its_status_and_guards_its_checkpoints_until_it_is_stoppe
     assert_eq!(code(&daemon.command(&["checkpoint", "reset", "shop", "--yes"]).await), 78);
 }
 
+/// The next event that a command prints.
+async fn printed(lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
+    let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    serde_json::from_str(&line).unwrap()
+}
+
 #[tokio::test]
 async fn a_dry_run_prints_events_and_leaves_nothing_behind() {
     let database = Postgres::shared(15).await.database("dry").await;
@@ -269,8 +275,10 @@ async fn a_dry_run_prints_events_and_leaves_nothing_behind() {
     let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
     for id in 1..=3 {
         database.insert("orders", json!({"id": id})).await;
-        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
-        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["after"]["id"], id);
+        if id == 1 {
+            assert_eq!(printed(&mut lines).await["op"], "schema");
+        }
+        assert_eq!(printed(&mut lines).await["after"]["id"], id);
     }
     let pid = run.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
@@ -294,8 +302,8 @@ async fn a_tail_whose_reader_has_seen_enough_ends_without_complaint() {
     is_read(&database).await;
     database.insert("orders", json!({"id": 1})).await;
     let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
-    let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
-    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["op"], "insert");
+    assert_eq!(printed(&mut lines).await["op"], "schema");
+    assert_eq!(printed(&mut lines).await["op"], "insert");
     drop(lines);
     database.insert("orders", json!({"id": 2})).await;
     let output = timeout(PATIENCE, tail.wait_with_output()).await.unwrap().unwrap();
@@ -335,7 +343,8 @@ async fn a_second_signal_ends_a_run_that_has_work_left_with_75() {
     is_read(&database).await;
     let lane = |status: &Value| status["sources"][0]["destinations"][0].clone();
     database.insert("orders", json!({"id": 0})).await;
-    daemon.wait_until("the first event is delivered", |status| lane(status)["delivered"] == 1).await;
+    let delivered = |status: &Value| lane(status)["delivered"] == 2;
+    daemon.wait_until("the first event and the schema before it are delivered", delivered).await;
     let other = database.connect().await;
     other.batch_execute("begin; lock table forebay_events").await.unwrap();
     database.execute("insert into orders select generate_series(1, 100)").await;

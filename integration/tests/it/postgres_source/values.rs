@@ -27,6 +27,91 @@ async fn a_large_value_that_did_not_change_is_named_and_never_faked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_that_did_not_change_is_named_across_a_change_of_the_table_in_one_transaction() {
+    for major in super::MAJORS {
+        let db = Postgres::shared(major).await.database("toast_ddl").await;
+        db.execute(
+            "CREATE TABLE t (id int PRIMARY KEY, n int, body text); ALTER TABLE t ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO t VALUES (1, 1, repeat('x', 10000))",
+        )
+        .await;
+        let mut reading = Reading::of(&db, "public.t", "");
+        reading.start().await;
+        db.execute(
+            "BEGIN; UPDATE t SET n = 2; ALTER TABLE t ADD more text DEFAULT 'm'; UPDATE t SET n = 3;
+             ALTER TABLE t DROP n; UPDATE t SET more = 'n'; COMMIT",
+        )
+        .await;
+        let events = reading.exactly(3).await;
+        let payloads = events.iter().map(|event| event["payload"].to_string()).collect::<Vec<_>>();
+        let expected = [r#"{"id":1,"n":2}"#, r#"{"id":1,"n":3,"more":"m"}"#, r#"{"id":1,"more":"n"}"#];
+        assert_eq!(payloads, expected, "PostgreSQL {major}");
+        assert!(events.iter().all(|event| event["unchanged"] == serde_json::json!(["body"])), "{events:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncation_is_an_event_for_each_table_that_it_empties() {
+    for major in super::MAJORS {
+        let db = Postgres::shared(major).await.database("emptied").await;
+        db.execute(
+            "CREATE TABLE one (id int PRIMARY KEY); CREATE TABLE two (id int PRIMARY KEY REFERENCES one);
+             CREATE TABLE three (id serial PRIMARY KEY)",
+        )
+        .await;
+        let mut reading = Reading::of(&db, "\"public.*\"", "");
+        reading.start().await;
+        db.execute("TRUNCATE three RESTART IDENTITY").await;
+        db.execute("TRUNCATE one CASCADE").await;
+        db.execute("TRUNCATE one, two, three").await;
+        let events = reading.exactly(6).await;
+        assert!(events.iter().all(|event| event["op"] == "truncate" && event["payload"].is_null()));
+        let tables = |range: std::ops::Range<usize>| {
+            let mut names: Vec<&str> =
+                events[range].iter().map(|event| event["source"]["table"].as_str().unwrap()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(
+            [tables(0..1), tables(1..3), tables(3..6)],
+            [vec!["three"], vec!["one", "two"], vec!["one", "three", "two"]]
+        );
+        assert_eq!(events[0]["source"]["restart_identity"], true);
+        assert_eq!(
+            (&events[1]["source"]["cascade"], &events[0]["source"]["cascade"]),
+            (&true.into(), &false.into())
+        );
+        let ids: std::collections::BTreeSet<&str> =
+            events.iter().map(|event| event["id"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), 6, "each has an id of its own");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_come_from_elsewhere_are_named_and_can_be_left_out() {
+    for (major, rule, expected) in [(15, "any", 3), (18, "any", 3), (18, "none", 2)] {
+        let db = Postgres::shared(major).await.database("origin").await;
+        db.execute("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let origin = db.name().to_owned();
+        db.query("SELECT pg_replication_origin_create($1)", &[&origin]).await;
+        let mut reading = Reading::of(&db, "public.t", &format!("    origin: {rule}"));
+        reading.start().await;
+        db.execute("INSERT INTO t VALUES (1)").await;
+        let elsewhere = db.connect().await;
+        let session = format!("SELECT pg_replication_origin_session_setup('{origin}')");
+        elsewhere.batch_execute(&session).await.unwrap();
+        elsewhere.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
+        elsewhere.batch_execute("SELECT pg_replication_origin_session_reset()").await.unwrap();
+        db.execute("INSERT INTO t VALUES (3)").await;
+        let events = reading.exactly(expected).await;
+        let named: Vec<&Value> = events.iter().filter(|event| event["key"]["id"] == 2).collect();
+        assert_eq!(named.len(), expected - 2, "PostgreSQL {major}, {rule}");
+        assert!(named.iter().all(|event| event["source"]["origin"] == origin.as_str()), "{named:#?}");
+        db.query("SELECT pg_replication_origin_drop($1)", &[&origin]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn values_keep_their_digits_and_their_meaning() {
     for major in super::MAJORS {
         let db = Postgres::shared(major).await.database("values").await;

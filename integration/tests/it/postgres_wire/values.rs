@@ -86,10 +86,10 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("small[]", "array[1, 2]::small[]", "[1,2]"),
     ("citext", "'CaSe'", "\"CaSe\""),
     ("point", "'(1,2)'", "\"(1,2)\""),
-    ("int4range", "'[1,5)'", "\"[1,5)\""),
-    ("address", "row('a b', 7)", "\"(\\\"a b\\\",7)\""),
-    ("address[]", "array[row('a', 7)]::address[]", "[\"(a,7)\"]"),
-    ("hstore", "'a=>1'", r#""\"a\"=>\"1\"""#),
+    ("int4range", "'[1,5)'", r#"{"lower":1,"upper":5,"bounds":"[)","empty":false}"#),
+    ("address", "row('a b', 7)", r#"{"street":"a b","number":7}"#),
+    ("address[]", "array[row('a', 7)]::address[]", r#"[{"street":"a","number":7}]"#),
+    ("hstore", "'a=>1'", r#"{"a":"1"}"#),
 ];
 
 #[tokio::test]
