@@ -42,6 +42,7 @@ use super::config::Plan;
 use super::fault;
 use super::prepare::{CancelOnDrop, Prepared};
 use super::relation::Shapes;
+use super::unwound;
 use crate::connect::{Server, Sql};
 use crate::decode::row::Columns;
 
@@ -622,9 +623,4 @@ fn failed(table: &str, error: SessionError) -> Fault {
 
 fn stopped() -> Fault {
     Fault::retryable("copying", "the pipeline was stopped meanwhile")
-}
-
-/// What a blocking task came to; its panic is ours.
-fn unwound<T>(ended: Result<T, tokio::task::JoinError>) -> T {
-    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
