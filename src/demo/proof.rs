@@ -450,7 +450,8 @@ mod tests {
     #[test]
     fn a_copy_that_was_overtaken_by_a_change_may_be_left_out() {
         let mut events = copied();
-        (events.remove(2), events.remove(0));
+        events.remove(2);
+        events.remove(0);
         let said = hear_of(&filled(), &events);
         assert!(said.holds(), "{said:?}");
         assert_eq!((said.copied, said.overtaken), (2, 2));
