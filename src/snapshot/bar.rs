@@ -1,5 +1,5 @@
-//! One line for people who watch a copy: a bar, the table, rows, rate, time left. Short, because it must fit on a
-//! terminal.
+//! One line for people who watch a copy: a bar, the table, rows, time left, rate. Short, because it must fit on a
+//! terminal; what is cut off there is what matters least.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use indicatif::{HumanCount, HumanDuration};
 use super::report::Totals;
 
 /// How many signs a bar has.
-const BAR: u64 = 12;
+const BAR: u64 = 10;
 
 /// So many tables that are copied at the same time are named.
 const NAMED: usize = 2;
 
-/// `[###---------] 25 % public.orders, 1,234 of about 4,936 rows, 100/s, 37s left, 1 of 3 tables done`.
+/// `[##--------] 25 % public.orders, 1,234 of ~4,936 rows, 37s left, 100/s, 1 of 3 tables done`.
 pub fn bar(totals: &Totals) -> String {
     // while something is left it is not all, whatever the estimate says
     let most = if totals.tables_ended < totals.tables { 99 } else { 100 };
@@ -23,13 +23,13 @@ pub fn bar(totals: &Totals) -> String {
     let mut text = format!("[{signs}] {percent} %{}", named(&totals.copying));
     text += &match totals.estimated_rows_left {
         0 => format!(" {} rows", HumanCount(totals.rows)),
-        _ => format!(" {} of about {} rows", HumanCount(totals.rows), HumanCount(totals.estimated_rows)),
+        _ => format!(" {} of ~{} rows", HumanCount(totals.rows), HumanCount(totals.estimated_rows)),
     };
     if totals.tables_ended < totals.tables {
-        text += &format!(", {}/s", whole(totals.rate_rows_per_second));
         // a rate may be so low that nobody waits for the end
         let left = totals.left_seconds.and_then(|left| Duration::try_from_secs_f64(left.max(1.0)).ok());
         text += &left.map(|left| format!(", {:#} left", HumanDuration(left))).unwrap_or_default();
+        text += &format!(", {}/s", whole(totals.rate_rows_per_second));
     }
     text + &format!(", {} of {} tables done", totals.tables_ended, totals.tables)
 }
@@ -69,7 +69,8 @@ mod tests {
             left_seconds: Some(37.0),
             ..Totals::default()
         };
-        let shown = "[###---------] 25 % public.orders, 1,234 of about 4,936 rows, 100/s, 37s left, 1 of 3 tables done";
+        let shown =
+            "[##--------] 25 % public.orders, 1,234 of ~4,936 rows, 37s left, 100/s, 1 of 3 tables done";
         assert_eq!(bar(&totals), shown);
         let more = Totals {
             copying: ["a.a", "a.b", "a.c"].map(str::to_owned).to_vec(),
