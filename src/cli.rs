@@ -64,7 +64,7 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
-    /// Watch the whole way on a throw-away database, in a minute, with a crash in the middle and a proof at the end
+    /// Watch the whole way on a throw-away database, in a minute: a copy, changes, two crashes, and a proof
     #[cfg(feature = "demo")]
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(crate::demo::Options),
@@ -91,6 +91,7 @@ Examples:
 const DEMO_EXAMPLES: &str = "\
 Examples:
   forebay demo
+  forebay demo --orders 20000
   forebay demo --keep --url postgres://postgres@127.0.0.1/postgres";
 
 const ENVIRONMENT: &str = "\

@@ -8,6 +8,7 @@
 //! `progress` decides and counts, and knows no I/O and no clock; `run` does what it says. What is left of a stretch is
 //! stored when everything before it is durable, so that a crash repeats what was on its way and nothing else.
 
+mod bar;
 mod command;
 mod progress;
 mod record;
@@ -26,6 +27,7 @@ use forebay_api::{Blame, Fault, SnapshotPlan, SnapshotReader, Snapshots, Table};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub use bar::bar;
 pub use command::{Command, Refusal};
 pub use record::Reason;
 pub use report::{SnapshotReport, SnapshotState, TableReport, TableState, Totals};

@@ -1,4 +1,5 @@
-//! The line of progress on a terminal: what flows, and how far each destination is behind.
+//! The line of progress on a terminal: what flows, how far a copy is, and how far each destination is behind. Where
+//! there is no terminal, a line in the log says now and then how far a copy is.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -7,21 +8,21 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar};
 use tokio::time::Instant;
+use tracing::info;
 
-use super::snapshot::of_totals;
 use crate::admin::{SourceStatus, Status};
-use crate::snapshot::{SnapshotState, Totals};
-
-/// How many signs a bar has.
-const BAR: u64 = 20;
+use crate::snapshot::{self, SnapshotState};
 
 /// How often the figures are read anew.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// How often the log says how far a copy is. Its begin and its end have lines of their own.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+
 /// Rewrites the line until it is dropped.
 pub(super) async fn show(status: Arc<Status>, bar: ProgressBar) -> Infallible {
     if bar.is_hidden() {
-        return std::future::pending().await;
+        return log(&status).await;
     }
     let mut before = vec![0; status.sources.len()];
     let mut read = Instant::now();
@@ -44,13 +45,28 @@ pub(super) async fn show(status: Arc<Status>, bar: ProgressBar) -> Infallible {
     }
 }
 
+/// Says how far each copy is, while there is one.
+async fn log(status: &Status) -> Infallible {
+    loop {
+        tokio::time::sleep(LOG_EVERY).await;
+        for source in &status.sources {
+            let Some((SnapshotState::Copying, totals)) = source.snapshots.totals() else { continue };
+            let tables = totals.copying.join(", ");
+            let (rows, estimated_rows) = (totals.rows, totals.estimated_rows);
+            let rows_per_second = totals.rate_rows_per_second.round();
+            let left_seconds = totals.left_seconds.map(f64::round);
+            info!(source = %source.name, tables, rows, estimated_rows, rows_per_second, left_seconds, "the copy goes on");
+        }
+    }
+}
+
 /// `shop 1,234/s, 56,789 events → files 0.0 s, lake 1.2 s behind`.
 fn of_source(source: &SourceStatus, rate: u64) -> String {
     if !source.reports.source.connected() {
         return format!("{}: not connected", source.name);
     }
     let mut text = match source.snapshots.totals() {
-        Some((SnapshotState::Copying, totals)) => format!("{} {} →", source.name, of_copy(&totals)),
+        Some((SnapshotState::Copying, totals)) => format!("{} {} →", source.name, snapshot::bar(&totals)),
         _ => format!(
             "{} {}/s, {} events →",
             source.name,
@@ -70,16 +86,6 @@ fn of_source(source: &SourceStatus, rate: u64) -> String {
     text
 }
 
-/// `[#####---------------] 25 %, 1,234 of about 4,936 rows, 99/s, 37 seconds left, 1 of 3 tables`.
-fn of_copy(totals: &Totals) -> String {
-    // while something is left it is not all, whatever the estimate says
-    let most = if totals.tables_ended < totals.tables { 99 } else { 100 };
-    let percent = (totals.rows.saturating_mul(100) / totals.estimated_rows.max(1)).min(most);
-    let done = percent * BAR / 100;
-    let bar: String = (0..BAR).map(|at| if at < done { '#' } else { '-' }).collect();
-    format!("[{bar}] {percent} %, {}", of_totals(totals))
-}
-
 /// A count over some seconds as a whole rate.
 #[expect(
     clippy::cast_possible_truncation,
@@ -89,35 +95,4 @@ fn of_copy(totals: &Totals) -> String {
 )]
 pub(super) fn per_second(count: u64, seconds: f64) -> u64 {
     (count as f64 / seconds.max(f64::EPSILON)).round() as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_is_a_bar_with_rows_rate_time_and_tables() {
-        let totals = Totals {
-            tables: 3,
-            tables_ended: 1,
-            rows: 1_234,
-            estimated_rows: 4_936,
-            estimated_rows_left: 3_702,
-            rate_rows_per_second: 99.6,
-            left_seconds: Some(37.0),
-            ..Totals::default()
-        };
-        let shown =
-            "[#####---------------] 25 %, 1,234 of about 4,936 rows, 100/s, 37 seconds left, 1 of 3 tables";
-        assert_eq!(of_copy(&totals), shown);
-        let more = Totals {
-            rows: 9_999,
-            estimated_rows: 9_999,
-            estimated_rows_left: 0,
-            left_seconds: None,
-            ..totals
-        };
-        assert!(of_copy(&more).contains("] 99 %, 9,999 rows"), "{}", of_copy(&more));
-        assert!(of_copy(&Totals::default()).contains("] 0 %"));
-    }
 }

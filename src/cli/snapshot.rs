@@ -168,7 +168,7 @@ pub(super) fn line(report: &SnapshotReport) -> String {
 }
 
 /// The numbers of several copies.
-pub(super) fn of_totals(totals: &Totals) -> String {
+fn of_totals(totals: &Totals) -> String {
     let rows = HumanCount(totals.rows);
     let mut text = match totals.estimated_rows_left {
         0 => format!("{rows} rows"),
@@ -264,6 +264,7 @@ mod tests {
         let totals = Totals {
             tables: 2,
             tables_ended: 1,
+            copying: vec!["public.orders".to_owned()],
             rows: 2_469_134,
             estimated_rows: 6_234_567,
             estimated_rows_left: 3_765_433,

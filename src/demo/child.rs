@@ -27,6 +27,8 @@ pub(super) const EVENTS: &str = "events";
 pub(super) const FILES: &str = "events";
 /// Where the daemon's log is.
 pub(super) const LOG: &str = "daemon.log";
+/// How much may be on its way. The less, the less comes again after a kill.
+const MEMORY: &str = "32MiB";
 /// The variable through which the configuration gets the URL, so that no password is written to a file.
 const URL_VARIABLE: &str = "DATABASE_URL";
 /// A daemon that is not ready after this says why in its log.
@@ -196,7 +198,7 @@ sources:
     tables: [{tables}]
     publication: {SLOT}
     slot: {SLOT}
-    snapshot: never
+    snapshot: initial                 # the default: first what is in the tables, then the changes
 
 destinations:
   files:
@@ -209,6 +211,7 @@ destinations:
     table: {SCHEMA}.{EVENTS}
     mode: append
 
+limits: {{memory: {MEMORY}}}               # what is on its way; after a crash no more comes again
 admin: {{listen: \"127.0.0.1:{admin_port}\"}}
 "
     )

@@ -22,6 +22,8 @@ pub(super) const SCHEMA: &str = "forebay_demo";
 pub(super) const SLOT: &str = "forebay_demo_shop";
 /// Which PostgreSQL the demo brings.
 const MAJOR: u16 = 18;
+/// A copy writes much, and what the log of a throw-away server keeps is of no use.
+const SETTINGS: [(&str, &str); 1] = [("max_wal_size", "256MB")];
 /// What the schema is known by.
 const COMMENT: &str = "made by `forebay demo`, which removes it";
 /// The advisory lock that a demo holds while it runs; any number that nobody else uses ("fbdemo").
@@ -39,7 +41,7 @@ pub(super) enum Place {
     Ours(embedded::Server),
 }
 
-/// A database with an empty shop in it.
+/// A database with an empty shop in it, which is filled by whoever plays the demo.
 pub(super) struct Database {
     /// How everyone reaches it, the daemon too.
     pub(super) url: String,
@@ -174,7 +176,7 @@ pub(super) async fn bring(folder: &Path, tell: impl Fn(String)) -> Result<Place,
     std::fs::create_dir(&dir).map_err(|error| {
         Fault::fatal(format!("creating folder `{}`", dir.display()), Blame::Outside, error)
     })?;
-    embedded::Server::create(binaries, &dir, &[]).await.map(Place::Ours).map_err(failed)
+    embedded::Server::create(binaries, &dir, &SETTINGS).await.map(Place::Ours).map_err(failed)
 }
 
 /// Reads a URL as the daemon will.

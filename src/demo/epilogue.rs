@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use indicatif::HumanCount;
+use indicatif::{HumanBytes, HumanCount};
 
 use super::child::{CONFIG, FILES};
-use super::proof::Testimony;
-use super::run::Outcome;
+use super::evidence::Evidence;
+use super::ledger::Ledger;
+use super::run::{Copy, Outcome};
 use super::screen::Screen;
 use super::shop::TABLES;
 
@@ -17,31 +18,28 @@ sources:
     type: postgres
     url: ${DATABASE_URL}
     tables: [\"public.*\"]
-    snapshot: never
 destinations:
   files: {type: file, path: ./events/shop.ndjson}
 ";
 
 /// Tells it. `place` is the demo's folder, of which the event files are there, and all when it was to be kept.
 pub(super) fn tell(screen: &Screen, outcome: &Outcome, place: &Path, keep: bool) {
-    let Outcome { ledger, meanwhile, files, table } = outcome;
+    let Outcome { filled, ledger, copy, meanwhile, files, table } = outcome;
     screen.say(&format!(
-        "\nThe shop committed {} changes of {} rows in {} tables by {} transactions, and took {} transactions back.",
+        "\nThe shop had {} rows in {} tables. It committed {} changes of {} rows\nby {} transactions, and took {} transactions back.",
+        HumanCount(filled.rows()),
+        TABLES.len(),
         HumanCount(ledger.total),
         HumanCount(ledger.keys()),
-        TABLES.len(),
         HumanCount(ledger.transactions),
         HumanCount(ledger.rolled_back),
     ));
-    screen.say(&format!(
-        "Forebay was killed in the middle; {} of the changes were committed while it was dead.",
-        HumanCount(*meanwhile)
-    ));
-    for (name, said) in [("files", files), ("table", table)] {
-        screen.say(&format!("  {name}: {}", found(said, ledger.total)));
+    screen.say(&killed(copy, *meanwhile));
+    for (name, evidence) in [("files", files), ("table", table)] {
+        screen.say(&found(name, evidence, ledger));
     }
     screen.say("Nothing was lost, nothing is out of order for any row, and nothing is twice in the table.\n");
-    screen.say(&format!("The events are in {}", place.join(FILES).display()));
+    screen.say(&format!("The events are in {} ({})", place.join(FILES).display(), HumanBytes(files.bytes)));
     if keep {
         screen.say(&format!(
             "The configuration is {}; log and checkpoints are beside it.",
@@ -49,6 +47,24 @@ pub(super) fn tell(screen: &Screen, outcome: &Outcome, place: &Path, keep: bool)
         ));
     }
     screen.say(&format!("\n{}", go_on()));
+}
+
+/// What was done to the daemon, as it was.
+fn killed(copy: &Copy, meanwhile: u64) -> String {
+    let first = match copy.killed_at {
+        Some(rows) => format!(
+            "when {} of {} rows were copied (it went on at row {})",
+            HumanCount(rows),
+            HumanCount(copy.rows),
+            HumanCount(copy.resumed_at)
+        ),
+        None => "just after the copy, which was over too soon".to_owned(),
+    };
+    format!(
+        "Forebay was killed twice: {first},\nand in the stream; {} and {} of the changes were committed while it was dead.",
+        HumanCount(copy.meanwhile),
+        HumanCount(meanwhile)
+    )
 }
 
 /// How to go on, with commands that can be typed as they stand here.
@@ -67,24 +83,55 @@ and then:
     )
 }
 
-fn found(said: &Testimony, total: u64) -> String {
-    let mut text =
-        format!("{} of {} changes, each row's in order", HumanCount(said.changes), HumanCount(total));
-    text += &match said.repeats {
-        0 => ", each once".to_owned(),
-        repeats => format!(
-            "; {} lines came a second time after the kill, under the same ids, so that a reader can skip them",
-            HumanCount(repeats)
+/// What is in one of the destinations.
+fn found(name: &str, evidence: &Evidence, ledger: &Ledger) -> String {
+    let said = &evidence.testimony;
+    let mut text = format!(
+        "  {name}: {} of {} rows: {} copied",
+        HumanCount(said.copied + said.overtaken),
+        HumanCount(ledger.filled),
+        HumanCount(said.copied),
+    );
+    if said.overtaken > 0 {
+        text += &format!(", {} changed or deleted before their turn", HumanCount(said.overtaken));
+    }
+    text += &format!(
+        "\n         {} of {} changes, each row's in order",
+        HumanCount(said.changes),
+        HumanCount(ledger.total)
+    );
+    if said.copied_too > 0 {
+        text += &format!(
+            "\n         {} rows that were made during the copy were copied, too, behind their inserts",
+            HumanCount(said.copied_too)
+        );
+    }
+    text += &match said.again() {
+        0 => "\n         no event is there twice".to_owned(),
+        again => format!(
+            "\n         {} events came again after a kill ({} copied rows, {} changes), under the same ids",
+            HumanCount(again),
+            HumanCount(said.copied_again),
+            HumanCount(said.repeats)
         ),
     };
-    if said.others > 0 {
-        text += &format!("; and {} events that are no changes of rows", HumanCount(said.others));
+    if said.schemas > 0 {
+        text += &format!("\n         {} events that say what rows look like", HumanCount(said.schemas));
     }
-    text
+    if said.others > 0 {
+        text += &format!("\n         {} events that are no changes of rows", HumanCount(said.others));
+    }
+    text + &format!(
+        "\n         replayed, they give the {} rows that are in the tables now, value by value",
+        HumanCount(evidence.replay.rows)
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::proof::Testimony;
     use super::*;
     use crate::config::{self, Environment};
     use crate::connectors;
@@ -99,12 +146,33 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_came_twice_are_counted_and_explained() {
-        let said = Testimony { changes: 1200, repeats: 7, ..Testimony::default() };
-        let text = found(&said, 1200);
-        assert!(text.starts_with("1,200 of 1,200 changes"), "{text}");
-        assert!(text.contains("7 lines came a second time after the kill, under the same ids"), "{text}");
-        let once = Testimony { changes: 1200, ..Testimony::default() };
-        assert!(found(&once, 1200).ends_with("each once"));
+    fn events_that_came_twice_are_counted_and_explained() {
+        let ledger = Ledger { filled: 500, total: 1200, ..Ledger::default() };
+        let testimony = Testimony { changes: 1200, copied: 498, overtaken: 2, ..Testimony::default() };
+        let once = Evidence { testimony, ..Evidence::default() };
+        let text = found("files", &once, &ledger);
+        assert!(
+            text.contains("500 of 500 rows: 498 copied, 2 changed or deleted before their turn"),
+            "{text}"
+        );
+        assert!(text.contains("1,200 of 1,200 changes, each row's in order"), "{text}");
+        assert!(text.contains("no event is there twice"), "{text}");
+        let testimony = Testimony { repeats: 7, copied_again: 3000, schemas: 4, ..Testimony::default() };
+        let twice = Evidence { testimony, ..Evidence::default() };
+        let text = found("files", &twice, &ledger);
+        assert!(
+            text.contains("3,007 events came again after a kill (3,000 copied rows, 7 changes)"),
+            "{text}"
+        );
+        assert!(text.contains("4 events that say what rows look like"), "{text}");
+    }
+
+    #[test]
+    fn a_kill_that_came_too_late_for_the_copy_is_not_called_one_in_its_middle() {
+        let took = Duration::from_secs(1);
+        let copy = Copy { killed_at: Some(180), resumed_at: 200, rows: 440, meanwhile: 9, took };
+        assert!(killed(&copy, 8).contains("when 180 of 440 rows were copied (it went on at row 200)"));
+        let late = Copy { killed_at: None, ..copy };
+        assert!(killed(&late, 8).contains("just after the copy"));
     }
 }

@@ -1,5 +1,5 @@
-//! What the demo's shop has committed, written down by those who committed it. The proof compares what Forebay
-//! delivered with this, and with nothing that Forebay says.
+//! What the demo's shop has committed since it was filled, written down by those who committed it. The proof compares
+//! what Forebay delivered with this, and with nothing that Forebay says.
 //!
 //! Invariant: a change is here if and only if its COMMIT was answered; the changes of one key are in commit order,
 //! because each key has one writer, which waits for each of its commits.
@@ -20,11 +20,16 @@ pub(super) struct Change {
     pub(super) revision: Option<i32>,
 }
 
+/// The revision of a row that the shop was filled with.
+pub(super) const FILLED: i32 = 1;
+
 /// All committed changes of some keys.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// In commit order for each key.
     pub(super) changes: HashMap<Key, Vec<Change>>,
+    /// How many rows there were before, each of revision [`FILLED`].
+    pub(super) filled: u64,
     /// How many changes there are.
     pub(super) total: u64,
     /// How many transactions they were.
@@ -41,6 +46,17 @@ impl Ledger {
         for (key, change) in transaction {
             self.changes.entry(key).or_default().push(change);
         }
+    }
+
+    /// All changes of a row.
+    pub(super) fn of(&self, key: &str) -> &[Change] {
+        self.changes.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// How a row was before its first change; `None`: it was not. A row that never changed was filled in.
+    pub(super) fn at_first(&self, key: &str) -> Option<i32> {
+        let was_made = self.of(key).first().is_some_and(|change| change.op == Op::Insert);
+        (!was_made).then_some(FILLED)
     }
 
     /// How many rows were changed.

@@ -8,6 +8,8 @@ use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::snapshot::{self, SnapshotReport};
+
 /// A rate is measured over at least this long.
 const RATE_OVER: Duration = Duration::from_secs(1);
 /// Where there is no terminal, the figures come so often.
@@ -19,6 +21,16 @@ pub(super) struct Frame {
     pub(super) changes: u64,
     /// The daemon's process and what its `/status` says; `None` while it is dead.
     pub(super) daemon: Option<(u32, Option<Value>)>,
+}
+
+/// How far the copy is, as a daemon's `/status` says; `None` where it does not know yet.
+pub(super) fn copy_of(status: &Value) -> Option<SnapshotReport> {
+    serde_json::from_value(status["sources"][0]["snapshot"].clone()).ok()
+}
+
+/// Whether there is a copy, and it has ended.
+pub(super) fn is_copied(report: &SnapshotReport) -> bool {
+    report.totals.tables > 0 && report.totals.tables_ended == report.totals.tables
 }
 
 /// The terminal, or what stands for it.
@@ -119,6 +131,10 @@ impl Rates {
         let rest =
             format!("lag {}   stored up to {}", seconds(lag), position(&source["checkpoint"]["position"]));
         rows.push(row("forebay", events, "read since its start", rate, &rest));
+        let copy = status.as_ref().and_then(copy_of).filter(|report| report.totals.tables > 0);
+        if let Some(report) = copy.filter(|report| !is_copied(report)) {
+            rows.push(format!("  {:<8} {}", "copy", snapshot::bar(&report.totals)));
+        }
         for destination in source["destinations"].as_array().into_iter().flatten() {
             let name = destination["name"].as_str().unwrap_or_default();
             let delivered = number(&destination["delivered"]);

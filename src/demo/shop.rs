@@ -1,9 +1,11 @@
-//! The shop: four tables and a load on them that does what shops do. It knows nothing of Forebay.
+//! The shop: four tables, filled at first, and a load on them that does what shops do. It knows nothing of Forebay.
 //!
 //! Several writers work at the same time, each with a connection and a random sequence of its own. A row is changed
-//! by the writer that made it and by no other, so that each writer knows the order of all changes of its rows.
+//! by the writer that made it, or was given it, and by no other, so that each writer knows the order of all changes of
+//! its rows.
 
 mod customers;
+mod fill;
 mod orders;
 mod stock;
 
@@ -22,17 +24,20 @@ use tokio_util::sync::CancellationToken;
 use super::database::{Database, SCHEMA};
 use super::ledger::{Change, Key, Ledger};
 
+pub(super) use fill::{Filled, fill};
+
 /// As many connections work on the shop.
 const WRITERS: u64 = 3;
 /// Each writer begins a transaction so often: all together some hundreds of changes a second.
 const PACE: Duration = Duration::from_millis(25);
-/// What a writer has before the doors open.
+/// What a writer has at least before the doors open.
 const FIRST_PRODUCTS: usize = 20;
 
 /// The tables, as the configuration names them.
 pub(super) const TABLES: [&str; 4] = ["customers", "products", "orders", "order_items"];
 
-/// `revision` counts the changes of a row, as optimistic locking does; the proof reads it.
+/// `revision` counts the changes of a row, as optimistic locking does; the proof reads it. What refers to what is said
+/// when the shop is filled, which is faster.
 const SCHEMA_SQL: &str = "
     CREATE TABLE customers (
         id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -57,7 +62,7 @@ const SCHEMA_SQL: &str = "
     );
     CREATE TABLE orders (
         id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        customer_id bigint NOT NULL REFERENCES customers,
+        customer_id bigint NOT NULL,
         status      text NOT NULL DEFAULT 'placed',
         total       numeric(12,2) NOT NULL DEFAULT 0,
         address     jsonb,
@@ -67,9 +72,9 @@ const SCHEMA_SQL: &str = "
         shipped_at  timestamptz
     );
     CREATE TABLE order_items (
-        order_id   bigint NOT NULL REFERENCES orders,
+        order_id   bigint NOT NULL,
         line       smallint NOT NULL,
-        product_id bigint NOT NULL REFERENCES products,
+        product_id bigint NOT NULL,
         quantity   integer NOT NULL,
         unit_price numeric(10,2) NOT NULL,
         revision   integer NOT NULL DEFAULT 1,
@@ -89,17 +94,23 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Opens the doors. The same `seed` gives each writer the same decisions.
+    /// Opens the doors of a shop that was filled. The same `seed` gives each writer the same decisions.
     pub(super) async fn start(database: &Database, seed: u64) -> Result<Load, Fault> {
         let (changes, stop) = (Arc::<AtomicU64>::default(), CancellationToken::new());
-        let mut writers = JoinSet::new();
+        let mut ready = Vec::new();
         for number in 0..WRITERS {
-            let mut sql = database.connect().await?;
+            let sql = database.connect().await?;
+            let share = fill::share(&sql, number).await?;
+            ready.push((number, sql, share));
+        }
+        let mut writers = JoinSet::new();
+        // only now that all have their share, so that nobody is given what another one has just made
+        for (number, mut sql, share) in ready {
             let writer = Writer {
                 random: StdRng::seed_from_u64(seed ^ number.rotate_right(8)),
-                customers: Vec::new(),
-                products: Vec::new(),
-                orders: Vec::new(),
+                customers: share.customers,
+                products: share.products,
+                orders: share.orders,
                 ledger: Ledger::default(),
                 committed: Arc::clone(&changes),
             };

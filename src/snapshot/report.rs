@@ -139,6 +139,9 @@ pub struct Totals {
     pub tables: usize,
     /// Those that are copied, or given up.
     pub tables_ended: usize,
+    /// The names of those that are being copied now. A daemon of an earlier version does not say them.
+    #[serde(default)]
+    pub copying: Vec<String>,
     /// Rows that are durable.
     pub rows: u64,
     /// How many there are, more or less; a table of which nobody knows counts with what was copied.
@@ -230,9 +233,12 @@ impl Watched {
 
     pub(super) fn totals(&self, now: Instant) -> Totals {
         let mut totals = Totals::default();
-        for (_, table) in self.round() {
+        for (name, table) in self.round() {
             let record = &table.record;
             totals.tables += 1;
+            if record.state == State::Copying && !record.paused && !self.progress.is_paused() {
+                totals.copying.push(name.to_string());
+            }
             totals.tables_ended += usize::from(!record.state.is_open());
             totals.rows += record.rows;
             totals.bytes += record.bytes;

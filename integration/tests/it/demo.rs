@@ -17,9 +17,18 @@ const LEFT: &str = "select (select count(*) from pg_namespace where nspname = 'f
 
 /// The demo, with a temporary folder of its own, which its server's user can enter.
 fn demo(folder: &TempDir, arguments: &[&str]) -> Command {
+    demo_of(folder, 1_000, arguments)
+}
+
+/// The same, in a shop that has so many orders at first.
+fn demo_of(folder: &TempDir, orders: u32, arguments: &[&str]) -> Command {
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay-under-test"));
-    command.args(["demo", "--seconds", "4"]).args(arguments).env("TMPDIR", folder.path());
+    let orders = orders.to_string();
+    command
+        .args(["demo", "--seconds", "4", "--orders", &orders])
+        .args(arguments)
+        .env("TMPDIR", folder.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
@@ -56,8 +65,15 @@ async fn running(database: &Database) {
 #[tokio::test]
 async fn a_demo_brings_a_server_and_leaves_only_its_events() {
     let folder = tempfile::tempdir().unwrap();
-    let (code, said) = end(demo(&folder, &[]).spawn().unwrap()).await;
+    // so many that the copy has a middle
+    let (code, said) = end(demo_of(&folder, 40_000, &[]).spawn().unwrap()).await;
     assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("58,400 of 58,400 rows:"), "{said}");
+    assert!(
+        said.contains("rows were copied (it went on at row "),
+        "killed in the middle of the copy: {said}"
+    );
+    assert!(said.contains("that are in the tables now, value by value"), "{said}");
     assert!(said.contains("Nothing was lost, nothing is out of order for any row"), "{said}");
     assert!(files(&folder).iter().all(|name| name.ends_with(".ndjson")), "{:?}", files(&folder));
 }

@@ -6,9 +6,9 @@ use tokio_postgres::Error;
 
 use super::{Then, Work, Writer};
 
-const FIRST_NAMES: [&str; 12] =
+pub(super) const FIRST_NAMES: [&str; 12] =
     ["Ada", "Björn", "Chloé", "Dmitri", "Émile", "Fatima", "Grace", "Håkon", "İpek", "José", "Łucja", "美咲"];
-const LAST_NAMES: [&str; 10] =
+pub(super) const LAST_NAMES: [&str; 10] =
     ["Abbott", "Çelik", "Dvořák", "García", "Ito", "Müller", "Nowak", "O'Brien", "Øster", "Silva"];
 const INTERESTS: [&str; 8] =
     ["garden", "kitchen", "books", "\"quoted\"", "music, loud", "chess", "running", "木工"];

@@ -9,8 +9,9 @@ use super::{Order, Then, Work, Writer};
 /// An order has no more lines than this.
 const MAX_LINES: usize = 4;
 
-const CITIES: [&str; 6] = ["Lisbon", "Kraków", "Montréal", "São Paulo", "Zürich", "東京"];
-const NOTES: [&str; 4] = ["leave it at the door", "It's a gift!", "ring twice\nthen wait", "\\o/ \"thanks\""];
+pub(super) const CITIES: [&str; 6] = ["Lisbon", "Kraków", "Montréal", "São Paulo", "Zürich", "東京"];
+pub(super) const NOTES: [&str; 4] =
+    ["leave it at the door", "It's a gift!", "ring twice\nthen wait", "\\o/ \"thanks\""];
 
 impl Writer {
     /// An order with its lines, and each product's stock: several tables in one transaction.

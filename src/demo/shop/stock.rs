@@ -9,9 +9,9 @@ use super::{Then, Work, Writer};
 /// So many products arrive together.
 const DELIVERY: usize = 5;
 
-const THINGS: [&str; 8] =
+pub(super) const THINGS: [&str; 8] =
     ["kettle", "lamp", "notebook", "chair", "clock", "bicycle bell", "teapot", "ladder"];
-const COLOURS: [&str; 5] = ["red", "sea green", "bleu clair", "weiß", "黒"];
+pub(super) const COLOURS: [&str; 5] = ["red", "sea green", "bleu clair", "weiß", "黒"];
 
 impl Writer {
     /// New products: one statement, several rows.
