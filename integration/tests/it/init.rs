@@ -140,6 +140,20 @@ async fn what_keeps_it_from_running_is_noted_with_the_statement() {
 }
 
 #[tokio::test]
+async fn a_table_that_somebody_locks_holds_nothing_up() {
+    let db = Postgres::shared(15).await.database("init_locked").await;
+    db.execute(
+        "create table orders (id int primary key); insert into orders select generate_series(1, 5000)",
+    )
+    .await;
+    db.execute("vacuum orders").await;
+    let other = db.connect().await;
+    other.batch_execute("begin; lock table orders in access exclusive mode").await.unwrap();
+    let text = accepted(&mut folder(), db.url()).await;
+    assert!(text.contains("# public.orders: about 5,000 rows, "), "{text}");
+}
+
+#[tokio::test]
 async fn an_empty_database_has_a_configuration_that_says_so() {
     let db = Postgres::shared(18).await.database("init_empty").await;
     let mut folder = folder();

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use forebay_api::{Finding, SnapshotMode};
 
 use super::catalog::{self, Facts, Publication, Slot, Table};
-use super::config::{Plan, PublicationMode};
+use super::config::{Keyless, Plan, PublicationMode};
 use super::publication::{Selection, uncovered, wanted};
 use super::{fault, prepare};
 use crate::connect::Sql;
@@ -97,10 +97,11 @@ impl<'a> Seen<'a> {
         Ok(seen)
     }
 
-    /// The tables that will be read.
+    /// The tables that will be read, once those that keep it from starting have an identity.
     fn read(&self) -> Vec<Table> {
         if self.plan.config.publication_mode != PublicationMode::Existing {
-            return self.selection.full.iter().chain(&self.selection.inserts).cloned().collect();
+            let selection = self.selection.full.iter().chain(&self.selection.inserts);
+            return selection.chain(self.refused()).cloned().collect();
         }
         let Some(publication) = &self.publication else { return Vec::new() };
         let without = uncovered(self.plan, publication, &self.tables);
@@ -108,6 +109,14 @@ impl<'a> Seen<'a> {
         let covered = wanted.filter(|table| !without.iter().any(|other| other.oid == table.oid));
         let all = self.plan.config.tables.is_empty();
         covered.filter(|table| !all || publication.covers.contains(&table.oid)).cloned().collect()
+    }
+
+    /// The tables without an identity that keep it from starting.
+    fn refused(&self) -> &[Table] {
+        match self.plan.config.keyless {
+            Keyless::Refuse => &self.selection.keyless,
+            Keyless::Skip | Keyless::InsertOnly => &[],
+        }
     }
 
     /// Whether what is in the tables already is copied.

@@ -1,5 +1,7 @@
 //! Settings of the server, the room that is left on it, and what the role may do.
 
+use forebay_integration::Standby;
+
 use super::*;
 
 /// The settings of the command line go before those of `ALTER SYSTEM`, so they are set there as well.
@@ -100,4 +102,33 @@ async fn what_a_server_is_too_old_for_is_taken_out_of_the_configuration() {
         let trouble = source.finding(words).await.trouble.unwrap();
         assert_eq!(trouble.blame, Some(Blame::Configuration), "{words}");
     }
+}
+
+#[tokio::test]
+async fn a_standby_is_read_from_16_on_without_a_copy_with_what_was_made_on_the_primary() {
+    let mut primary = Postgres::start(17, &[]).await;
+    let standby = Standby::synchronous(&mut primary).await;
+    let db = primary.database("standby").await;
+    db.execute("create table orders (id int primary key)").await;
+    standby.wait_until_it_has_all().await;
+    let url = standby.url(db.name());
+    let copied = Source::of(&db, json!({"url": url})).finding("the server is a standby").await;
+    assert_eq!(copied.trouble.unwrap().blame, Some(Blame::Configuration));
+    let source = Source::of(&db, json!({"url": url, "snapshot": "never"}));
+    let remedy = source.finding("a standby can create none").await.trouble.unwrap().remedy;
+    paste(&db.connect().await, &remedy).await;
+    standby.wait_until_it_has_all().await;
+    source.is_ready().await;
+    let own = source.finding("`hot_standby_feedback` is off").await.trouble.unwrap().remedy;
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    paste(&client, &own).await;
+    let after = source.check().await;
+    assert!(!after.iter().any(|finding| finding.fact.contains("hot_standby_feedback")), "{after:#?}");
+
+    let mut primary = Postgres::start(15, &[]).await;
+    let standby = Standby::synchronous(&mut primary).await;
+    let source = Source::of(&db, json!({"url": standby.url("postgres"), "snapshot": "never"}));
+    let too_old = source.finding("the server is a standby").await.trouble.unwrap();
+    assert_eq!(too_old.blame, Some(Blame::Outside));
 }

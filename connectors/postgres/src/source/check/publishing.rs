@@ -12,6 +12,8 @@ use crate::source::publication::{NOT_OURS, creation, uncovered, wanted, whose, w
 struct Wanted<'s> {
     name: String,
     tables: &'s [Table],
+    /// Those that will be in it once they have an identity.
+    later: &'s [Table],
     /// Which changes; empty: all.
     publish: &'static str,
     existing: Option<&'s Publication>,
@@ -71,17 +73,23 @@ fn kept(seen: &Seen<'_>) -> Vec<Finding> {
         Wanted {
             name: seen.plan.publication.clone(),
             tables: &seen.selection.full,
+            later: seen.refused(),
             publish: "",
             existing: seen.publication.as_ref(),
         },
         Wanted {
             name: seen.plan.insert_publication(),
             tables: &seen.selection.inserts,
+            later: &[],
             publish: "insert",
             existing: seen.inserts.as_ref(),
         },
     ];
-    sides.iter().filter(|side| !side.tables.is_empty()).map(|side| side.finding(seen)).collect()
+    sides
+        .iter()
+        .filter(|side| !side.tables.is_empty() || !side.later.is_empty())
+        .map(|side| side.finding(seen))
+        .collect()
 }
 
 /// Ours, which takes tables in by itself.
@@ -150,7 +158,8 @@ impl Wanted<'_> {
 
     fn absent(&self, seen: &Seen<'_>) -> Finding {
         let (name, role) = (plain(&self.name), seen.role.shown());
-        let not_owned = self.not_owned(seen, self.tables);
+        let all: Vec<Table> = self.tables.iter().chain(self.later).cloned().collect();
+        let not_owned = self.not_owned(seen, &all);
         let may_create = seen.facts.may_create && !seen.facts.standby;
         if may_create && not_owned.is_empty() {
             return Finding::good(format!("publication `{name}` will be created"));
@@ -176,8 +185,10 @@ impl Wanted<'_> {
             (false, false) => format!("may not create it, nor owns {}", table_names(&not_owned)),
         };
         let fact = format!("there is no publication `{name}`, and role `{role}` {why}");
-        let comment = "or, as somebody who owns the tables:";
-        let mut text = remedy(&statements, comment);
+        if self.tables.is_empty() {
+            return Finding::bad(fact, Blame::Outside, remedy(&statements, ""));
+        }
+        let mut text = remedy(&statements, "or, as somebody who owns the tables:");
         for statement in made {
             text += &format!("\n-- {statement}");
         }

@@ -64,11 +64,12 @@ fn idle_patterns(seen: &Seen<'_>) -> Option<Finding> {
 }
 
 fn selected(seen: &Seen<'_>) -> Option<Finding> {
-    let read = seen.read().len();
     let all = seen.tables.iter().filter(|table| table.root.is_none()).count();
     if seen.plan.config.publication_mode == PublicationMode::Existing {
+        let read = seen.read().len();
         return (read > 0).then(|| Finding::good(format!("{read} of {all} tables are read")));
     }
+    let read = seen.selection.full.len() + seen.selection.inserts.len();
     if read > 0 {
         return Some(Finding::good(format!("{read} of {all} tables are selected")));
     }
