@@ -33,11 +33,11 @@ impl Source {
         Source { name: "shop".to_owned(), config }
     }
 
-    /// The same as an ordinary role of its own, which may only log in.
+    /// The same as a role of its own, which may only log in, and has not even what it is given by membership.
     async fn as_role(mut self, db: &Database) -> (Source, String) {
         let role = format!("{}_Reader \"x\"", db.name());
         let id = role.replace('"', "\"\"");
-        db.execute(&format!("create role \"{id}\" login")).await;
+        db.execute(&format!("create role \"{id}\" login noinherit")).await;
         let user = role.replace(' ', "%20").replace('"', "%22");
         self.config["url"] = db.url().replace("postgres@", &format!("{user}@")).into();
         (self, id)

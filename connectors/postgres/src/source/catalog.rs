@@ -32,7 +32,7 @@ impl Table {
 
 /// Leaves decide, and a deferrable key is none (as in the server's own `GetRelationIdentityOrPK`): PostgreSQL asks the partition that a row is in for its identity.
 const TABLES: &str = "
-    WITH unidentified AS (
+    WITH unidentified AS NOT MATERIALIZED (
         SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'r' AND CASE c.relreplident
@@ -47,8 +47,9 @@ const TABLES: &str = "
         CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(u.schema ORDER BY u.schema, u.name), '{}') AS schemas,
                 coalesce(array_agg(u.name ORDER BY u.schema, u.name), '{}') AS names
-            FROM unidentified u WHERE u.oid = c.oid
-                OR c.relkind = 'p' AND u.oid IN (SELECT t.relid::oid FROM pg_partition_tree(c.oid) t)) u
+            FROM (SELECT * FROM unidentified own WHERE own.oid = c.oid
+                UNION ALL SELECT part.* FROM pg_partition_tree(c.oid) t JOIN unidentified part ON part.oid = t.relid::oid
+                    WHERE c.relkind = 'p') u) u
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
         AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
     ORDER BY n.nspname, c.relname";

@@ -178,10 +178,10 @@ fn key(survey: &Survey) -> String {
     format!("key: {}{more}", columns.join(", "))
 }
 
-/// A text in double quotes, as YAML and the replacement of variables leave it what it is.
+/// A pattern in double quotes. No `${` is in it, since a `{` that is meant stands in brackets.
 fn quoted(text: &str) -> String {
     let mut yaml = String::from("\"");
-    for c in text.replace("${", "$${").chars() {
+    for c in text.chars() {
         match c {
             '"' | '\\' => yaml.extend(['\\', c]),
             '\n' => yaml += "\\n",
