@@ -1,7 +1,7 @@
 //! `forebay init`: a configuration to begin with, from what is in a database.
 //!
-//! Invariants: a file that is there stays as it is unless it is said; no secret is written; what is written is read once
-//! by the same code as any configuration before it is written.
+//! Invariants: a file that is there stays as it is unless it is said; no secret is written; the core knows no connector,
+//! but takes what each proposes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
