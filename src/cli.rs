@@ -20,6 +20,7 @@ mod check;
 mod checkpoint;
 mod config_file;
 mod console;
+mod init;
 mod list;
 mod progress;
 mod run;
@@ -62,8 +63,9 @@ struct Cli {
 /// In the order in which somebody meets them.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Run),
+    Init(init::Init),
     Check(check::Check),
+    Run(run::Run),
     /// Watch the whole way on a throw-away database, in a minute: a copy, changes, two crashes, and a proof
     #[cfg(feature = "demo")]
     #[command(after_help = DEMO_EXAMPLES)]
@@ -81,6 +83,7 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
+  forebay init --source postgres://…   write a forebay.yaml for a database
   forebay check                        does forebay.yaml hold, are all servers as they must be?
   forebay run --dry-run                see the events, leave nothing behind
   forebay run -c /etc/forebay.yaml     run until stopped
@@ -192,6 +195,7 @@ async fn perform(command: Command, console: &Console) -> Result<Finished, Failur
         Command::Tail(tail) => return Box::pin(tail.run()).await,
         #[cfg(feature = "demo")]
         Command::Demo(options) => return Ok(Box::pin(crate::demo::run(options)).await?),
+        Command::Init(init) => init.run(console).await,
         Command::Check(check) => check.run().await,
         Command::Status(status) => status.run().await,
         Command::Snapshot(snapshot) => snapshot.run().await,

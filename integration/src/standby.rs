@@ -12,8 +12,7 @@ const NAME: &str = "forebay_standby";
 /// A real standby, made from a copy of the primary's data.
 #[derive(Debug)]
 pub struct Standby {
-    /// Kept only so that it lives.
-    _server: Postgres,
+    server: Postgres,
     line: Proxy,
     /// Sessions on the primary look from here.
     primary: Database,
@@ -39,9 +38,23 @@ impl Standby {
         let primary = primary.database("watch").await;
         primary.execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{NAME}'")).await;
         primary.query("SELECT pg_reload_conf()", &[]).await;
-        let standby = Standby { _server: server, line, primary };
+        let standby = Standby { server, line, primary };
         standby.wait_until_followed().await;
         standby
+    }
+
+    /// Where a client finds a database of it.
+    pub fn url(&self, database: &str) -> String {
+        self.server.url(database)
+    }
+
+    /// Waits until what is committed on the primary is seen on the standby, too.
+    pub async fn wait_until_it_has_all(&self) {
+        let end = self.primary.value::<String>("SELECT pg_current_wal_flush_lsn()::text").await;
+        let replayed = format!(
+            "SELECT replay_lsn >= '{end}' FROM pg_stat_replication WHERE application_name = '{NAME}'"
+        );
+        self.primary.wait_until(&replayed).await;
     }
 
     /// Holds the line: commits on the primary wait from now on.

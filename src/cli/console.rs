@@ -98,6 +98,21 @@ impl Console {
         started.map_err(|error| Fault::fatal("starting to log", Blame::Defect, error))
     }
 
+    /// Says something that whoever called should know, in its own lines.
+    pub(super) fn note(&self, text: &str) {
+        let told = match self.form {
+            LogForm::Text => {
+                let mut lines = text.lines();
+                let first = lines.next().unwrap_or_default();
+                let rest = lines.map(|line| format!("      {line}\n"));
+                format!("note: {first}\n{}", rest.collect::<String>())
+            }
+            LogForm::Json => line("INFO", "note", json!({"note": text})),
+        };
+        // As with failures: where stderr is gone there is nobody to tell.
+        let _ = io::stderr().write_all(told.as_bytes());
+    }
+
     /// Says why a command failed: what was attempted, every cause, the remedy.
     pub(super) fn tell(&self, failure: &Failure) {
         let text = match (failure, self.form) {
@@ -107,7 +122,7 @@ impl Console {
             (Failure::Fault(fault), LogForm::Text) => picture(fault, self.colour),
             (Failure::Config(error), LogForm::Json) => config_lines(error),
             (Failure::Fault(fault), LogForm::Json) => {
-                line("forebay failed", json!({"error": fault.to_string(), "remedy": fault.remedy()}))
+                line("ERROR", "forebay failed", json!({"error": fault.to_string(), "remedy": fault.remedy()}))
             }
         };
         // Where stderr is gone there is nobody to tell; the exit code still says it.
@@ -165,15 +180,15 @@ fn config_lines(error: &ConfigError) -> String {
             "error": problem.message,
             "remedy": problem.help,
         });
-        line("the configuration cannot be used", fields)
+        line("ERROR", "the configuration cannot be used", fields)
     });
     lines.collect()
 }
 
 /// A line beside those of the logs, which a filter cannot take away.
-fn line(message: &str, fields: serde_json::Value) -> String {
+fn line(level: &str, message: &str, fields: serde_json::Value) -> String {
     let mut whole =
-        json!({"timestamp": jiff::Timestamp::now().to_string(), "level": "ERROR", "message": message});
+        json!({"timestamp": jiff::Timestamp::now().to_string(), "level": level, "message": message});
     if let (Some(whole), serde_json::Value::Object(fields)) = (whole.as_object_mut(), fields) {
         whole.extend(fields.into_iter().filter(|(_, value)| !value.is_null()));
     }
@@ -216,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_failure_in_json_is_one_line_with_the_same_fields() {
-        let failure = line("forebay failed", json!({"error": "a: b", "remedy": null}));
+        let failure = line("ERROR", "forebay failed", json!({"error": "a: b", "remedy": null}));
         let value: serde_json::Value = serde_json::from_str(&failure).unwrap();
         assert_eq!(value["error"], "a: b");
         assert_eq!(value.get("remedy"), None);

@@ -1,7 +1,7 @@
 //! `forebay schema`: the JSON Schemas that this build goes by, and those of a source's tables.
 
 use clap::{Args, Subcommand};
-use forebay_api::{Blame, Fault};
+use forebay_api::{Blame, Fault, Registry};
 use serde::Deserialize;
 
 use super::config_file::{ConfigOption, is_under};
@@ -77,7 +77,7 @@ struct Entry {
 impl Schema {
     pub(super) async fn run(self) -> Result<(), Failure> {
         match self.of {
-            None | Some(Of::Config) => print(&config_schema()),
+            None | Some(Of::Config) => print(&config_schema(&connectors::registry())),
             Some(Of::Envelope) => print(ENVELOPE),
             Some(Of::Table(table)) => table.run().await,
             Some(Of::List(list)) => list.run().await,
@@ -127,6 +127,7 @@ fn source_of<'s>(name: Option<&str>, settings: &'s Settings) -> Result<&'s Sourc
     }
 }
 
-fn config_schema() -> String {
-    format!("{:#}\n", config::schema(&connectors::registry()))
+/// That of the configuration file.
+pub(super) fn config_schema(registry: &Registry) -> String {
+    format!("{:#}\n", config::schema(registry))
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forebay_api::{
-    Blame, ChunkRead, Closed, Division, Fault, ReadOutcome, SnapshotMode, SnapshotPlan, SnapshotReader,
-    Table, step,
+    Activity, Blame, ChunkRead, Closed, Division, Fault, ReadOutcome, SnapshotMode, SnapshotPlan,
+    SnapshotReader, Table, step,
 };
 use futures::future::{BoxFuture, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -46,7 +46,7 @@ pub(super) struct Run<'d> {
     /// Divisions and reads among `work`.
     workers: HashMap<Id, (Place, AbortHandle)>,
     tickets: FuturesUnordered<BoxFuture<'static, (ChunkId, Result<(), Closed>)>>,
-    activity: Activity,
+    told: Told,
     put: Option<Put>,
     /// What is answered when the next put is done.
     answers: Vec<Answer>,
@@ -66,13 +66,14 @@ pub(super) struct Run<'d> {
 
 /// What the reader was told last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Activity {
+enum Told {
+    Nothing,
     Turning,
-    Is(bool),
+    Is(Activity),
 }
 
 enum Worked {
-    Active(bool, Result<(), Fault>),
+    Turned(Activity, Result<(), Fault>),
     Divided(Place, Result<Option<Division>, Fault>),
     Read(Place, Result<ReadOutcome, Fault>),
 }
@@ -103,7 +104,7 @@ impl<'d> Run<'d> {
             work: JoinSet::new(),
             workers: HashMap::new(),
             tickets: FuturesUnordered::new(),
-            activity: Activity::Is(false),
+            told: Told::Nothing,
             put: None,
             answers: Vec::new(),
             put_again: Instant::now(),
@@ -169,17 +170,12 @@ impl<'d> Run<'d> {
         if !self.is_decided || self.is_failing || self.is_closing {
             return;
         }
-        let wanted = self.watch().progress.is_wanted();
-        let due = match self.activity {
-            Activity::Turning => false,
-            Activity::Is(active) => active != wanted && (wanted || self.workers.is_empty()),
-        };
-        if due {
-            self.activity = Activity::Turning;
+        if let Some(to) = self.turn_due() {
+            self.told = Told::Turning;
             let reader = self.reader.clone();
-            self.work.spawn(async move { Worked::Active(wanted, reader.active(wanted).await) });
+            self.work.spawn(async move { Worked::Turned(to, reader.turn(to).await) });
         }
-        if self.activity != Activity::Is(true) {
+        if self.told != Told::Is(Activity::Copying) {
             return;
         }
         while self.workers.len() < self.plan.parallel.max(1) {
@@ -201,6 +197,27 @@ impl<'d> Run<'d> {
         }
     }
 
+    /// What the reader is to be told. That a copy is over is said when it is stored: until then it may go on elsewhere.
+    fn turn_due(&self) -> Option<Activity> {
+        let told = match self.told {
+            Told::Turning => return None,
+            Told::Nothing => None,
+            Told::Is(activity) => Some(activity),
+        };
+        let (wanted, open, unstored) = {
+            let watched = self.watch();
+            let progress = &watched.progress;
+            (progress.is_wanted(), progress.is_open(), progress.has_changes())
+        };
+        let to = match (wanted, open) {
+            (true, _) => Activity::Copying,
+            (false, true) => Activity::Paused,
+            (false, false) => Activity::Over,
+        };
+        let rests = self.workers.is_empty() && (to == Activity::Paused || (!unstored && self.put.is_none()));
+        (told != Some(to) && (to == Activity::Copying || rests)).then_some(to)
+    }
+
     /// Takes back work on copies that nobody wants any more; it may have waited for long.
     fn take_back(&self) {
         let mut watched = self.watch();
@@ -218,9 +235,9 @@ impl<'d> Run<'d> {
         };
         let worker = self.workers.remove(&id);
         match worked {
-            Ok(Worked::Active(active, told)) => {
+            Ok(Worked::Turned(to, told)) => {
                 told?;
-                self.activity = Activity::Is(active);
+                self.told = Told::Is(to);
                 self.tell_of_the_whole();
             }
             Ok(Worked::Divided(place, divided)) => self.divided(&place, divided)?,
@@ -378,7 +395,7 @@ impl<'d> Run<'d> {
         let is_over = self.plan.mode == SnapshotMode::Only
             && self.is_decided
             && !self.is_closing
-            && self.activity == Activity::Is(false)
+            && self.told == Told::Is(Activity::Over)
             && self.put.is_none()
             && self.work.is_empty();
         is_over && {
@@ -421,7 +438,7 @@ impl<'d> Run<'d> {
         };
         let now = Instant::now();
         match self.begun {
-            None if is_open && self.activity == Activity::Is(true) => {
+            None if is_open && self.told == Told::Is(Activity::Copying) => {
                 self.begun = Some(now);
                 let totals = self.watch().totals(now);
                 let left = totals.tables - totals.tables_ended;

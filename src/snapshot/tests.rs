@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
 use std::time::Duration;
 
-use forebay_api::SnapshotMode;
+use forebay_api::{Activity, SnapshotMode};
 use tokio::sync::watch;
 use tokio::task::yield_now;
 
@@ -143,7 +143,7 @@ async fn only_ends_when_every_row_of_every_table_is_durable_and_that_is_stored()
         assert_eq!((report.state, report.rows), (TableState::Done, u64::from(ROWS) + 1));
         assert_eq!((report.chunks, report.bytes, report.ranges_left), (11, 110, 0));
     }
-    assert_eq!(world.reader.seen().active, [true, false]);
+    assert_eq!(world.reader.seen().active, [Activity::Copying, Activity::Over]);
     assert_eq!(world.reader.seen().most_at_once, 2);
     let stored = record::load(&*world.disk, "s").await.unwrap();
     assert!(stored.tables.values().all(|record| record.state == record::State::Done));
@@ -229,7 +229,7 @@ async fn a_paused_snapshot_reads_nothing_over_a_restart_until_it_is_resumed() {
         .beside(async {
             world.until(|report| report.totals.rows > 0).await;
             world.desk.command(Command::Pause { table: None }).await.unwrap();
-            world.until(|_| world.reader.seen().active == [true, false]).await;
+            world.until(|_| world.reader.seen().active == [Activity::Copying, Activity::Paused]).await;
         })
         .await;
     let read = world.reader.seen().read.len();
@@ -275,7 +275,7 @@ async fn a_copy_that_was_stopped_begins_again_only_when_it_is_asked_for() {
         .beside(async {
             world.until(|_| world.rows_read("a", 1) > 0).await;
             world.desk.command(Command::Stop { table: None }).await.unwrap();
-            world.until(|_| world.reader.seen().active == [true, false]).await;
+            world.until(|_| world.reader.seen().active == [Activity::Copying, Activity::Over]).await;
         })
         .await;
     world.restart();
@@ -301,7 +301,7 @@ async fn a_read_that_hangs_is_taken_back_when_its_copy_is_stopped() {
         .beside(async {
             world.until(|_| world.reader.seen().most_at_once == 2).await;
             world.desk.command(Command::Stop { table: None }).await.unwrap();
-            world.until(|_| world.reader.seen().active == [true, false]).await;
+            world.until(|_| world.reader.seen().active == [Activity::Copying, Activity::Over]).await;
         })
         .await;
 }

@@ -55,8 +55,8 @@ pub use registry::{
 pub use report::{Measure, Report};
 pub use schema::{KeptSchema, SchemaChange, SchemaVersion, Schemas};
 pub use snapshot::{
-    ChunkRead, Division, Range, ReadOutcome, SnapshotMode, SnapshotPlan, SnapshotReader, Snapshots, Table,
-    TableCopy,
+    Activity, ChunkRead, Division, Range, ReadOutcome, SnapshotMode, SnapshotPlan, SnapshotReader, Snapshots,
+    Table, TableCopy,
 };
 pub use source::{Source, SourceContext};
 pub use verdict::{Invalid, InvalidDetail, Verdict};

@@ -108,7 +108,7 @@ pub struct Initial {
     pub name: String,
     /// Its keys as YAML with comments, `type` among them, not indented, and without secrets.
     pub yaml: String,
-    /// What whoever runs it should know or do: a variable to set, a statement to run.
+    /// What whoever runs it should know or do, each in lines of its own: a variable to set, a statement to run.
     pub notes: Vec<String>,
 }
 
@@ -132,8 +132,9 @@ pub trait SourceConnector: Send + 'static {
     /// in, or in a short one that takes the rest from what is stored now. The error says which forms there are.
     fn position(text: &str, stored: Option<&Position>) -> Result<Position, String>;
 
-    /// Writes a configuration for what is at `url`, which it only reads. `None`: the URL is of another kind.
-    async fn init(url: &str) -> Result<Option<Initial>, Fault> {
+    /// Writes a configuration for what is at `url`, where it only reads; without one, a template. `None`: the URL is of
+    /// another kind.
+    async fn init(url: Option<&str>) -> Result<Option<Initial>, Fault> {
         let _ = url;
         Ok(None)
     }
@@ -153,6 +154,9 @@ pub trait DestinationConnector: 'static {
     const TYPE: &'static str;
     /// One line for `forebay list`.
     const ABOUT: &'static str;
+    /// Its keys in a new configuration, as YAML with comments, `type` among them, not indented, and without secrets; for
+    /// `forebay init`. Empty: it is not proposed.
+    const EXAMPLE: &'static str = "";
     /// Its own keys, beside those that every destination has. Refuses unknown fields.
     type Config: DeserializeOwned + JsonSchema + Send;
 
@@ -194,7 +198,7 @@ pub struct SourceEntry {
     /// See [`SourceConnector::position`].
     pub position: fn(&str, Option<&Position>) -> Result<Position, String>,
     /// See [`SourceConnector::init`].
-    pub init: for<'a> fn(&'a str) -> BoxFuture<'a, Written>,
+    pub init: for<'a> fn(Option<&'a str>) -> BoxFuture<'a, Written>,
     /// See [`SourceConnector::schema`].
     pub schema_of: for<'a> fn(Value, &'a SourceSetting, &'a str) -> BoxFuture<'a, Result<Value, Fault>>,
 }
@@ -203,6 +207,8 @@ pub struct SourceEntry {
 pub struct DestinationEntry {
     /// One line for `forebay list`.
     pub about: &'static str,
+    /// See [`DestinationConnector::EXAMPLE`].
+    pub example: &'static str,
     /// The schema of its own keys.
     pub schema: Schema,
     /// See [`DestinationConnector::build`].
@@ -250,6 +256,7 @@ impl Registry {
     pub fn destination<C: DestinationConnector>(&mut self) {
         let entry = DestinationEntry {
             about: C::ABOUT,
+            example: C::EXAMPLE,
             schema: schemars::schema_for!(C::Config),
             build: |value, setting| C::build(decode(value)?, setting),
             check: |value, setting| {

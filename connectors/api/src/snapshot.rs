@@ -105,9 +105,20 @@ pub trait SnapshotReader: Send + Sync {
     /// for one range never twice at a time. Cancel-safe: nothing is durable that is not also repeatable.
     async fn read(&self, copy: &TableCopy, range: &Range) -> Result<ReadOutcome, Fault>;
 
-    /// The copy begins (`true`), or nothing is left to copy for now (`false`), so that what is needed only meanwhile
-    /// can be begun and given up. No [`SnapshotReader::read`] runs outside of it.
-    async fn active(&self, active: bool) -> Result<(), Fault>;
+    /// Told what comes, so that what is needed only meanwhile can be begun and given up. No [`SnapshotReader::read`] runs
+    /// but while it is [`Activity::Copying`].
+    async fn turn(&self, to: Activity) -> Result<(), Fault>;
+}
+
+/// What a source's snapshots are at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Chunks are read.
+    Copying,
+    /// Something is left to copy, and nothing of it is read for now: it is paused.
+    Paused,
+    /// Nothing is left to copy, and that is stored.
+    Over,
 }
 
 /// What a source wants of [`Snapshots::run`].

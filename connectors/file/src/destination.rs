@@ -70,6 +70,11 @@ impl Destination for FileDestination {
 impl DestinationConnector for FileDestination {
     const TYPE: &'static str = "file";
     const ABOUT: &'static str = "lines of JSON appended to a file, synced and rotated";
+    const EXAMPLE: &'static str = "\
+type: file                       # NDJSON: one event a line
+path: ./data/events.ndjson
+# rotate: {bytes: 256MiB, age: 1h}   # default: one file for ever
+";
     type Config = FileConfig;
 
     fn build(config: FileConfig, _: &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>> {

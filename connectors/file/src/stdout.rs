@@ -38,6 +38,9 @@ impl Destination for StdoutDestination {
 impl DestinationConnector for StdoutDestination {
     const TYPE: &'static str = "stdout";
     const ABOUT: &'static str = "lines of JSON on standard output";
+    const EXAMPLE: &'static str = "\
+type: stdout                     # one line each
+";
     type Config = StdoutConfig;
 
     fn build(_: StdoutConfig, _: &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>> {

@@ -45,6 +45,13 @@ pub struct KafkaDestination;
 impl DestinationConnector for KafkaDestination {
     const TYPE: &'static str = "kafka";
     const ABOUT: &'static str = "Apache Kafka and compatible brokers, one message an event";
+    const EXAMPLE: &'static str = "\
+type: kafka
+brokers: [127.0.0.1:9092]
+topic: '{source}.{schema}.{table}'
+# create_topics: {partitions: 12, replication: 3}   # default: a topic that is missing is an error
+# format: debezium               # forebay | debezium | cloudevents
+";
     type Config = Config;
 
     fn build(config: Config, setting: &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>> {

@@ -43,6 +43,11 @@ pub struct PostgresDestination;
 impl DestinationConnector for PostgresDestination {
     const TYPE: &'static str = "postgres";
     const ABOUT: &'static str = "a PostgreSQL table that every event is appended to, once";
+    const EXAMPLE: &'static str = "\
+type: postgres                   # a table that every event is in once
+url: ${COPY_URL}                 # another database than that of the source
+table: forebay.events            # created when it does not exist
+";
     type Config = PostgresDestinationConfig;
 
     fn build(

@@ -14,6 +14,7 @@ mod catalog;
 mod check;
 mod config;
 mod fault;
+mod init;
 mod monitor;
 mod position;
 mod prepare;
@@ -29,8 +30,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_api::{
-    Blame, Chunk, Fault, Finding, Mistake, Position, SnapshotMode, Source, SourceConnector, SourceContext,
-    SourceSetting,
+    Blame, Chunk, Fault, Finding, Initial, Mistake, Position, SnapshotMode, Source, SourceConnector,
+    SourceContext, SourceSetting,
 };
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -87,6 +88,10 @@ impl SourceConnector for PostgresSource {
                 .map(|m| Finding::bad(m.message, Blame::Configuration, m.help.unwrap_or_default()))
                 .collect(),
         }
+    }
+
+    async fn init(url: Option<&str>) -> Result<Option<Initial>, Fault> {
+        init::init(url).await
     }
 
     async fn schema(
@@ -317,7 +322,7 @@ impl PostgresSource {
                 &prepared.stream,
                 prepared.timelines,
                 (self.plan.messages.clone(), messages),
-                Window::new(!prepared.fresh),
+                Window::new(!prepared.fresh, &prepared.resume.moved),
             ),
             outlet,
             stream: prepared.stream,

@@ -61,8 +61,19 @@ async fn the_help_lists_every_command_and_each_has_help_of_its_own() {
     let daemon = Daemon::new(PROGRAM, NOWHERE);
     let help = daemon.command(&["--help"]).await;
     assert_eq!(code(&help), 0);
-    let commands =
-        ["run", "check", "demo", "tail", "status", "checkpoint", "list", "schema", "completions", "man"];
+    let commands = [
+        "init",
+        "run",
+        "check",
+        "demo",
+        "tail",
+        "status",
+        "checkpoint",
+        "list",
+        "schema",
+        "completions",
+        "man",
+    ];
     for command in commands {
         assert!(stdout(&help).contains(&format!("\n  {command} ")), "`{command}` is not in the help");
         let own = daemon.command(&[command, "--help"]).await;

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "each function of this crate is a test or part of one")]
 
 mod chaos;
+mod check;
 mod checker;
 mod cli;
 mod conformance;
 mod demo;
+mod init;
 mod kafka;
 mod postgres_destination;
 mod postgres_source;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use forebay_api::{
-    Budget, Chunk, ChunkRead, Claim, Division, Outlet, Range, ReadOutcome, StreamId, TableCopy, Ticket,
+    Activity, Budget, Chunk, ChunkRead, Claim, Division, Outlet, Range, ReadOutcome, StreamId, TableCopy,
+    Ticket,
 };
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
@@ -29,7 +30,7 @@ pub(super) struct Seen {
     /// Every row that is durable.
     pub(super) durable: BTreeSet<Row>,
     /// What the reader was told.
-    pub(super) active: Vec<bool>,
+    pub(super) active: Vec<Activity>,
     /// Filters that were asked for.
     pub(super) filters: Vec<Option<String>>,
     /// Divisions, by table.
@@ -108,7 +109,7 @@ struct Reading<'s>(&'s Scripted);
 impl<'s> Reading<'s> {
     fn new(scripted: &'s Scripted) -> Reading<'s> {
         let mut seen = scripted.seen();
-        assert_eq!(seen.active.last(), Some(&true), "read while nothing is active");
+        assert_eq!(seen.active.last(), Some(&Activity::Copying), "read while nothing is active");
         seen.at_once += 1;
         seen.most_at_once = seen.most_at_once.max(seen.at_once);
         drop(seen);
@@ -174,11 +175,11 @@ impl SnapshotReader for Scripted {
         }))
     }
 
-    async fn active(&self, active: bool) -> Result<(), Fault> {
+    async fn turn(&self, to: Activity) -> Result<(), Fault> {
         yield_now().await;
         let mut seen = self.seen();
-        assert!(active || seen.at_once == 0, "reads are under way when it is given up");
-        seen.active.push(active);
+        assert!(to == Activity::Copying || seen.at_once == 0, "reads are under way when it is given up");
+        seen.active.push(to);
         Ok(())
     }
 }

@@ -18,27 +18,38 @@ pub(super) struct Table {
     pub root: Option<u32>,
     /// Whether rows are in partitions of it.
     pub partitioned: bool,
-    /// Whether the server gives enough of old rows that UPDATE and DELETE can be published. For a partitioned table:
-    /// whether that holds for every partition.
-    pub identified: bool,
+    /// The tables, `(schema, name)`, of which the server does not give enough of old rows that UPDATE and DELETE could be
+    /// published: itself, or partitions of it.
+    pub unidentified: Vec<(String, String)>,
+}
+
+impl Table {
+    /// Whether UPDATE and DELETE of every row can be published.
+    pub(super) fn identified(&self) -> bool {
+        self.unidentified.is_empty()
+    }
 }
 
 /// Leaves decide, and a deferrable key is none (as in the server's own `GetRelationIdentityOrPK`): PostgreSQL asks the partition that a row is in for its identity.
 const TABLES: &str = "
-    WITH identified AS (
-        SELECT c.oid, CASE c.relreplident
-            WHEN 'f' THEN true
-            WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid)
-            WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indimmediate AND i.indisvalid)
-            ELSE false END AS identified
-        FROM pg_class c WHERE c.relkind = 'r'
+    WITH unidentified AS NOT MATERIALIZED (
+        SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND CASE c.relreplident
+            WHEN 'f' THEN false
+            WHEN 'd' THEN NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid)
+            WHEN 'i' THEN NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indimmediate AND i.indisvalid)
+            ELSE true END
     )
     SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned,
-        CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END AS root,
-        CASE WHEN c.relkind = 'p'
-            THEN NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) t JOIN identified i ON i.oid = t.relid::oid WHERE NOT i.identified)
-            ELSE (SELECT i.identified FROM identified i WHERE i.oid = c.oid) END AS identified
+        CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END AS root, u.schemas, u.names
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(u.schema ORDER BY u.schema, u.name), '{}') AS schemas,
+                coalesce(array_agg(u.name ORDER BY u.schema, u.name), '{}') AS names
+            FROM (SELECT * FROM unidentified own WHERE own.oid = c.oid
+                UNION ALL SELECT part.* FROM pg_partition_tree(c.oid) t JOIN unidentified part ON part.oid = t.relid::oid
+                    WHERE c.relkind = 'p') u) u
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
         AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
     ORDER BY n.nspname, c.relname";
@@ -48,13 +59,15 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, tokio_postgres
     let rows = client.query(TABLES, &[]).await?;
     rows.iter()
         .map(|row| {
+            let (schemas, names): (Vec<String>, Vec<String>) =
+                (row.try_get("schemas")?, row.try_get("names")?);
             Ok(Table {
                 oid: row.try_get("oid")?,
                 schema: row.try_get("schema")?,
                 name: row.try_get("name")?,
                 root: row.try_get("root")?,
                 partitioned: row.try_get("partitioned")?,
-                identified: row.try_get("identified")?,
+                unidentified: schemas.into_iter().zip(names).collect(),
             })
         })
         .collect()
@@ -78,8 +91,10 @@ pub(super) struct Publication {
     pub comment: Option<String>,
     /// The tables that were put into it by name: their oids.
     pub tables: Vec<u32>,
-    /// Every table whose changes come through it, `schema.table`.
-    pub covers: Vec<String>,
+    /// Every table whose changes come through it: its oid.
+    pub covers: Vec<u32>,
+    /// Whether we may change it.
+    pub owned: bool,
 }
 
 /// What is known of a publication; `None`: there is none.
@@ -89,13 +104,16 @@ pub(super) async fn publication(
 ) -> Result<Option<Publication>, tokio_postgres::Error> {
     let query = "SELECT obj_description(p.oid, 'pg_publication') AS comment, \
                  ARRAY(SELECT prrelid FROM pg_publication_rel WHERE prpubid = p.oid) AS tables, \
-                 ARRAY(SELECT schemaname || '.' || tablename FROM pg_publication_tables t WHERE t.pubname = p.pubname) AS covers \
+                 ARRAY(SELECT c.oid FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname \
+                     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename WHERE t.pubname = p.pubname) AS covers, \
+                 pg_has_role(p.pubowner, 'USAGE') AS owned \
                  FROM pg_publication p WHERE pubname = $1";
     let Some(row) = client.query_opt(query, &[&name]).await? else { return Ok(None) };
     Ok(Some(Publication {
         comment: row.try_get("comment")?,
         tables: row.try_get("tables")?,
         covers: row.try_get("covers")?,
+        owned: row.try_get("owned")?,
     }))
 }
 
@@ -175,10 +193,6 @@ pub(super) struct Facts {
     pub may_create: bool,
     /// The database's oid.
     pub database: u32,
-    /// Slots that could still be made.
-    pub slots_left: i64,
-    /// Replication connections that could still be made.
-    pub walsenders_left: i64,
     /// After how long of silence the server gives up on us, in milliseconds; 0: never.
     pub walsender_timeout_ms: i64,
 }
@@ -191,8 +205,6 @@ pub(super) async fn facts(client: &Client) -> Result<Facts, tokio_postgres::Erro
                      AND pg_has_role(rds.oid, 'MEMBER')) FROM pg_roles WHERE rolname = current_user) AS may_replicate, \
                  has_database_privilege(current_database(), 'CREATE') AS may_create, \
                  (SELECT oid FROM pg_database WHERE datname = current_database()) AS database, \
-                 current_setting('max_replication_slots')::int8 - (SELECT count(*) FROM pg_replication_slots) AS slots_left, \
-                 current_setting('max_wal_senders')::int8 - (SELECT count(*) FROM pg_stat_replication) AS walsenders_left, \
                  (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_sender_timeout') AS timeout";
     let row = client.query_one(query, &[]).await?;
     Ok(Facts {
@@ -203,8 +215,6 @@ pub(super) async fn facts(client: &Client) -> Result<Facts, tokio_postgres::Erro
         may_replicate: row.try_get("may_replicate")?,
         may_create: row.try_get("may_create")?,
         database: row.try_get("database")?,
-        slots_left: row.try_get("slots_left")?,
-        walsenders_left: row.try_get("walsenders_left")?,
         walsender_timeout_ms: row.try_get("timeout")?,
     })
 }

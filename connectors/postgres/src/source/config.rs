@@ -77,6 +77,31 @@ pub struct PostgresSourceConfig {
     pub messages: Vec<String>,
 }
 
+impl PostgresSourceConfig {
+    /// One in which nothing but these is written.
+    pub(super) fn of(url: UrlSetting, tables: Vec<String>) -> PostgresSourceConfig {
+        PostgresSourceConfig {
+            url,
+            tables,
+            exclude: Vec::new(),
+            columns: ColumnRules::default(),
+            values: ValueOptions::default(),
+            publication: None,
+            publication_mode: PublicationMode::default(),
+            publish_via_partition_root: false,
+            slot: None,
+            failover: false,
+            snapshot: SnapshotMode::default(),
+            snapshot_parallel: default_parallel(),
+            heartbeat: default_heartbeat(),
+            keyless: Keyless::default(),
+            origin: Origin::default(),
+            incarnation: 0,
+            messages: default_messages(),
+        }
+    }
+}
+
 /// What is done to single columns before anything is stored.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -256,7 +281,12 @@ const MAX_NAME: usize = 63;
 
 /// What makes a pattern more than a name.
 pub(super) fn is_pattern(text: &str) -> bool {
-    text.contains(['*', '?', '[', '{'])
+    text.contains(['*', '?', '[', '{', '\\'])
+}
+
+/// The pattern that only this name matches.
+pub(super) fn exactly(name: &str) -> String {
+    globset::escape(&name.replace('\\', "\\\\"))
 }
 
 fn globs(at: &str, patterns: &[String], mistakes: &mut Vec<Mistake>) -> GlobSet {
@@ -367,6 +397,19 @@ mod tests {
         assert_eq!(default.config.snapshot, SnapshotMode::Initial);
         let never = plan(r#"{"url": "postgres://u@h/d", "tables": ["a.b"], "snapshot": "never"}"#).unwrap();
         assert_eq!(never.config.snapshot, SnapshotMode::Never);
+    }
+
+    #[test]
+    fn the_pattern_of_a_name_matches_that_name_alone() {
+        for name in
+            ["public.orders", r"s.a\b", "s.a*b?c[d]e{f,g}!^-", "s.line\nbreak", "S.\"Quoted\"", r"s.\[x]\*"]
+        {
+            let set = GlobSetBuilder::new().add(Glob::new(&exactly(name)).unwrap()).build().unwrap();
+            assert!(set.is_match(name), "{name}");
+            for other in ["s.ab", "s.axbxcde", "s.x", r"s.\x\y", "public.Orders"] {
+                assert!(!set.is_match(other), "{name} is not {other}");
+            }
+        }
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub(super) struct Resume {
         deserialize_with = "maybe_from_text"
     )]
     pub born: Option<Lsn>,
+    /// Tables of which rows may have moved to other keys during a copy that is not over, without all of their values in
+    /// the stream: those rows are read once more at its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<u32>,
     /// Everything was copied, nothing more was wanted, and the slot is dropped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
@@ -69,7 +73,18 @@ impl Resume {
         lsn: Option<Lsn>,
     ) -> Resume {
         let (database, slot, owner) = (database.to_owned(), slot.to_owned(), owner.to_owned());
-        Resume { v: VERSION, system, timeline, database, slot, owner, lsn, born: None, finished: false }
+        Resume {
+            v: VERSION,
+            system,
+            timeline,
+            database,
+            slot,
+            owner,
+            lsn,
+            born: None,
+            moved: Vec::new(),
+            finished: false,
+        }
     }
 
     /// Reads what [`Resume::position`] wrote.

@@ -399,6 +399,7 @@ impl Ready<'_> {
                 let confirmed = self.usable(&slot)?;
                 if confirmed <= stored {
                     base.born = before.as_ref().and_then(|before| before.born);
+                    base.moved = before.map(|before| before.moved).unwrap_or_default();
                     return Ok((connection, stored, false));
                 }
                 if !anew {

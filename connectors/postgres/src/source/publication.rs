@@ -4,11 +4,12 @@
 //! application's own statements would fail from then on; a publication that is not ours is never changed.
 
 use forebay_api::{Blame, Fault};
-use postgres_protocol::escape::{escape_identifier, escape_literal};
+use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
 use super::catalog::{self, Publication, Table};
+use super::check::statement;
 use super::config::{Keyless, Plan, PublicationMode, is_pattern};
 use super::fault;
 
@@ -26,22 +27,19 @@ pub(super) struct Selection {
     pub keyless: Vec<Table>,
     /// Names in `tables` that no table has.
     pub missing: Vec<String>,
+    /// Whether the database has no table at all.
+    pub empty: bool,
 }
 
 impl Selection {
     /// Which of `tables` are wanted, and how.
     pub(super) fn of(plan: &Plan, tables: &[Table]) -> Selection {
-        let wanted: Vec<&Table> =
-            tables.iter().filter(|table| plan.wants(&table.schema, &table.name)).collect();
-        // A partitioned table brings its partitions with it.
-        let top =
-            |table: &&&Table| table.root.is_none_or(|root| !wanted.iter().any(|other| other.oid == root));
-        let mut selection = Selection::default();
-        for table in wanted.iter().filter(top) {
-            match (table.identified, plan.config.keyless) {
-                (true, _) => selection.full.push((*table).clone()),
-                (false, Keyless::InsertOnly) => selection.inserts.push((*table).clone()),
-                (false, Keyless::Refuse | Keyless::Skip) => selection.keyless.push((*table).clone()),
+        let mut selection = Selection { empty: tables.is_empty(), ..Selection::default() };
+        for table in wanted(plan, tables) {
+            match (table.identified(), plan.config.keyless) {
+                (true, _) => selection.full.push(table.clone()),
+                (false, Keyless::InsertOnly) => selection.inserts.push(table.clone()),
+                (false, Keyless::Refuse | Keyless::Skip) => selection.keyless.push(table.clone()),
             }
         }
         let exists = |name: &String| tables.iter().any(|table| qualified(table) == *name);
@@ -74,6 +72,12 @@ impl Selection {
                 Fault::fatal(doing, Blame::Outside, error).with_remedy(identity_remedy(&self.keyless)),
             );
         }
+        if self.empty {
+            let error = format!("there is no table in database `{}` yet", plan.url.database);
+            return Some(
+                Fault::fatal(doing, Blame::Outside, error).with_remedy("create tables, and start again"),
+            );
+        }
         if self.full.is_empty() && self.inserts.is_empty() {
             let error = "no table matches `tables`";
             return Some(
@@ -85,11 +89,27 @@ impl Selection {
     }
 }
 
-/// The statement that gives tables an identity, and the other ways out.
+/// The tables that are wanted. A partitioned table brings its partitions with it.
+pub(super) fn wanted<'t>(plan: &Plan, tables: &'t [Table]) -> Vec<&'t Table> {
+    let wanted: Vec<&Table> = tables.iter().filter(|table| plan.wants(&table.schema, &table.name)).collect();
+    let top = |table: &&Table| table.root.is_none_or(|root| !wanted.iter().any(|other| other.oid == root));
+    wanted.iter().copied().filter(top).collect()
+}
+
+/// The statements that give tables an identity, and the other ways out.
 pub(super) fn identity_remedy(tables: &[Table]) -> String {
-    let alter: Vec<String> =
-        tables.iter().map(|table| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", quoted(table))).collect();
-    format!("{} or add primary keys; or write `keyless: insert_only` or `keyless: skip`", alter.join(" "))
+    let comment = "or add primary keys, which cost less; or write `keyless: insert_only` or `keyless: skip`";
+    statement::remedy(&identity_statements(tables), comment)
+}
+
+/// One for each table that holds rows without an identity.
+pub(super) fn identity_statements(tables: &[Table]) -> Vec<String> {
+    let leaves = tables.iter().flat_map(|table| &table.unidentified);
+    leaves
+        .map(|(schema, name)| {
+            format!("ALTER TABLE {} REPLICA IDENTITY FULL;", statement::table(schema, name))
+        })
+        .collect()
 }
 
 /// Makes sure that the publications are there and hold what is wanted; gives their names.
@@ -129,15 +149,15 @@ pub(super) async fn ensure(client: &Client, plan: &Plan) -> Result<Vec<String>, 
             }
         }
         PublicationMode::Schemas | PublicationMode::All => {
-            if existing.is_none() {
-                refuse_keyless(plan, &tables)?;
-                create(client, plan, &plan.publication, &wide_target(plan), "").await?;
-            } else {
-                ours(plan, &plan.publication, existing.as_ref())?;
+            if let Some(existing) = &existing {
+                ours(plan, &plan.publication, existing)?;
                 if let Err(fault) = refuse_keyless(plan, &tables) {
                     // It is too late to keep them out; whoever made them must hear of it.
                     warn!(source = %plan.source, error = %fault, remedy = fault.remedy(), "the publication holds tables without a replica identity");
                 }
+            } else {
+                refuse_keyless(plan, &tables)?;
+                create(client, plan, &plan.publication, &wide_target(plan), "").await?;
             }
             publications.push(plan.publication.clone());
         }
@@ -155,7 +175,7 @@ pub(super) async fn drop_ours(client: &Client, names: &[String]) -> Result<(), t
 }
 
 /// A rule for a column that is not there protects nothing, and whoever wrote it believes that it does.
-async fn refuse_missing_columns(client: &Client, plan: &Plan) -> Result<(), Fault> {
+pub(super) async fn refuse_missing_columns(client: &Client, plan: &Plan) -> Result<(), Fault> {
     let rules: Vec<String> =
         [&plan.config.columns.exclude, &plan.config.columns.hash].into_iter().flatten().cloned().collect();
     let missing = catalog::missing_columns(client, &rules)
@@ -175,33 +195,37 @@ fn use_as_it_is(plan: &Plan, existing: Option<Publication>, tables: &[Table]) ->
         return Err(Fault::fatal("using an existing publication", Blame::Outside, error)
             .with_remedy("create it, or write another `publication_mode`"));
     };
-    let uncovered: Vec<String> = tables
-        .iter()
-        .filter(|table| {
-            !plan.config.tables.is_empty() && !table.partitioned && plan.wants(&table.schema, &table.name)
-        })
-        .map(qualified)
-        .filter(|name| !existing.covers.contains(name))
-        .collect();
+    let uncovered = uncovered(plan, &existing, tables);
     if !uncovered.is_empty() {
         warn!(
             source = %plan.source,
             publication = %plan.publication,
-            tables = uncovered.join(", "),
+            tables = names(&uncovered),
             "the publication does not hold these tables, so nothing of them is read"
         );
     }
     Ok(vec![plan.publication.clone()])
 }
 
+/// The wanted tables of which nothing comes through a publication.
+pub(super) fn uncovered(plan: &Plan, publication: &Publication, tables: &[Table]) -> Vec<Table> {
+    if plan.config.tables.is_empty() {
+        return Vec::new();
+    }
+    let named = |oid: u32| publication.covers.contains(&oid) || publication.tables.contains(&oid);
+    let covered = |table: &Table| {
+        let mut partitions =
+            tables.iter().filter(|other| other.root == Some(table.oid) && !other.partitioned).peekable();
+        named(table.oid)
+            || table.root.is_some_and(named)
+            || partitions.peek().is_some() && partitions.all(|partition| named(partition.oid))
+    };
+    wanted(plan, tables).into_iter().filter(|table| !covered(table)).cloned().collect()
+}
+
 /// A publication of all tables, or of schemas, takes tables in by itself: those without an identity, too.
 fn refuse_keyless(plan: &Plan, tables: &[Table]) -> Result<(), Fault> {
-    let schemas = plan.schemas();
-    let inside = |table: &&Table| {
-        plan.config.publication_mode == PublicationMode::All || schemas.contains(table.schema.as_str())
-    };
-    let keyless: Vec<Table> =
-        tables.iter().filter(inside).filter(|table| !table.identified).cloned().collect();
+    let keyless = taken_in_without_identity(plan, tables);
     if keyless.is_empty() {
         return Ok(());
     }
@@ -211,14 +235,36 @@ fn refuse_keyless(plan: &Plan, tables: &[Table]) -> Result<(), Fault> {
         names(&keyless)
     );
     Err(Fault::fatal(format!("creating publication `{}`", plan.publication), Blame::Outside, error)
-        .with_remedy(format!("{}; or write `publication_mode: tables`", identity_remedy(&keyless))))
+        .with_remedy(wide_identity_remedy(&keyless)))
 }
 
-fn wide_target(plan: &Plan) -> String {
+/// The tables without an identity that a publication of schemas or of all tables takes in, wanted or not.
+pub(super) fn taken_in_without_identity(plan: &Plan, tables: &[Table]) -> Vec<Table> {
+    let schemas = plan.schemas();
+    let inside = |table: &&Table| match plan.config.publication_mode {
+        PublicationMode::All => true,
+        PublicationMode::Schemas => schemas.contains(table.schema.as_str()),
+        PublicationMode::Tables | PublicationMode::Existing => false,
+    };
+    // Its partitions are tables of their own there.
+    let whole = tables.iter().filter(|table| !table.partitioned);
+    whole.filter(inside).filter(|table| !table.identified()).cloned().collect()
+}
+
+/// Where a publication takes in whatever is there, only an identity helps.
+pub(super) fn wide_identity_remedy(tables: &[Table]) -> String {
+    statement::remedy(
+        &identity_statements(tables),
+        "or add primary keys, which cost less; or write `publication_mode: tables`",
+    )
+}
+
+/// What a publication that takes tables in by itself is made for.
+pub(super) fn wide_target(plan: &Plan) -> String {
     match plan.config.publication_mode {
         PublicationMode::All => "ALL TABLES".to_owned(),
         _ => {
-            let schemas: Vec<String> = plan.schemas().into_iter().map(escape_identifier).collect();
+            let schemas: Vec<String> = plan.schemas().into_iter().map(statement::identifier).collect();
             format!("TABLES IN SCHEMA {}", schemas.join(", "))
         }
     }
@@ -240,7 +286,7 @@ async fn keep(
         info!(source = %plan.source, publication = %name, tables = names(tables), "publication created");
         return Ok(());
     };
-    ours(plan, name, Some(&existing))?;
+    ours(plan, name, &existing)?;
     let missing: Vec<&Table> = tables.iter().filter(|table| !existing.tables.contains(&table.oid)).collect();
     let surplus: Vec<u32> =
         existing.tables.iter().copied().filter(|oid| !tables.iter().any(|table| table.oid == *oid)).collect();
@@ -271,16 +317,7 @@ async fn keep(
 
 /// Creates and signs it, in one transaction.
 async fn create(client: &Client, plan: &Plan, name: &str, target: &str, publish: &str) -> Result<(), Fault> {
-    let mut options =
-        vec![format!("publish_via_partition_root = {}", plan.config.publish_via_partition_root)];
-    if !publish.is_empty() {
-        options.push(format!("publish = {}", escape_literal(publish)));
-    }
-    let (id, comment) = (escape_identifier(name), escape_literal(&format!("{OURS}{}", plan.source)));
-    let statement = format!(
-        "BEGIN; CREATE PUBLICATION {id} FOR {target} WITH ({}); COMMENT ON PUBLICATION {id} IS {comment}; COMMIT",
-        options.join(", ")
-    );
+    let statement = format!("BEGIN; {} COMMIT", creation(plan, name, target, publish).join(" "));
     let created = client.batch_execute(&statement).await;
     if created.is_err() {
         // The session is in the failed transaction; the error itself is what is reported.
@@ -289,19 +326,44 @@ async fn create(client: &Client, plan: &Plan, name: &str, target: &str, publish:
     created.map_err(|error| fault::sql(format!("creating publication `{name}` for {target}"), error))
 }
 
-/// Whether we may change a publication: only one that we made for this source.
-fn ours(plan: &Plan, name: &str, existing: Option<&Publication>) -> Result<(), Fault> {
-    let signed = existing.and_then(|publication| publication.comment.as_deref());
-    if signed == Some(&format!("{OURS}{}", plan.source)) {
-        return Ok(());
+/// The statements that create a publication and sign it.
+pub(super) fn creation(plan: &Plan, name: &str, target: &str, publish: &str) -> [String; 2] {
+    let mut options =
+        vec![format!("publish_via_partition_root = {}", plan.config.publish_via_partition_root)];
+    if !publish.is_empty() {
+        options.push(format!("publish = {}", statement::literal(publish)));
     }
-    let whose = match signed.and_then(|comment| comment.strip_prefix(OURS)) {
-        Some(other) => format!("belongs to source `{other}`"),
-        None => "was not made by Forebay".to_owned(),
-    };
+    let id = statement::identifier(name);
+    let comment = statement::literal(&signature(&plan.source));
+    [
+        format!("CREATE PUBLICATION {id} FOR {target} WITH ({});", options.join(", ")),
+        format!("COMMENT ON PUBLICATION {id} IS {comment};"),
+    ]
+}
+
+/// Whether we may change a publication: only one that we made for this source.
+fn ours(plan: &Plan, name: &str, existing: &Publication) -> Result<(), Fault> {
+    let Some(whose) = whose(plan, existing) else { return Ok(()) };
     let error = format!("publication `{name}` exists and {whose}");
-    Err(Fault::fatal("preparing the publication", Blame::Outside, error)
-        .with_remedy("write `publication_mode: existing` to use it as it is, or name another `publication`"))
+    Err(Fault::fatal("preparing the publication", Blame::Outside, error).with_remedy(NOT_OURS))
+}
+
+/// What can be done with a publication that is not ours.
+pub(super) const NOT_OURS: &str =
+    "write `publication_mode: existing` to use it as it is, or name another `publication`";
+
+/// The comment by which a source knows a publication as its own.
+pub(super) fn signature(source: &str) -> String {
+    format!("{OURS}{source}")
+}
+
+/// Who made a publication, where that is not this source.
+pub(super) fn whose(plan: &Plan, existing: &Publication) -> Option<String> {
+    match existing.comment.as_deref().map(|comment| comment.strip_prefix(OURS)) {
+        Some(Some(source)) if source == plan.source => None,
+        Some(Some(other)) => Some(format!("belongs to source `{other}`")),
+        None | Some(None) => Some("was not made by Forebay".to_owned()),
+    }
 }
 
 /// `schema.table`, as the configuration writes it.

@@ -213,6 +213,7 @@ impl Reader {
         match landing {
             // Whoever asked is gone only when the run ends.
             Landing::Begin(told) => drop(told.send(self.transcriber.window.begin())),
+            Landing::Rest => self.transcriber.window.rest(),
             Landing::End => self.transcriber.window.end(),
             Landing::Moved(table, told) => drop(told.send(self.transcriber.window.has_moved(table))),
             Landing::Piece(piece) => {
@@ -330,7 +331,10 @@ impl Reader {
             transcriber.draft.finish(&self.stream, now_micros(), inside)
         };
         self.shared.newest.store(transcriber.newest, Ordering::Relaxed);
-        let position = boundary.map(|lsn| self.resume.at(self.timeline, lsn).position());
+        let position = boundary.map(|lsn| {
+            self.resume.moved = self.transcriber.window.moved_tables();
+            self.resume.at(self.timeline, lsn).position()
+        });
         let sent = self.send_off(chunk, position);
         step!("sent");
         if sent.is_err() {

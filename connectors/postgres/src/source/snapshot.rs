@@ -18,14 +18,14 @@ mod stretch;
 pub(super) mod target;
 pub(super) mod window;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_api::{
-    Blame, ChunkRead, Division, Fault, Range, ReadOutcome, SnapshotPlan, SnapshotReader, Snapshots, StreamId,
-    Table, TableCopy, Ticket, step,
+    Activity, Blame, ChunkRead, Division, Fault, Range, ReadOutcome, SnapshotPlan, SnapshotReader, Snapshots,
+    StreamId, Table, TableCopy, Ticket, step,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -102,8 +102,6 @@ pub(super) struct PostgresSnapshot {
 struct Known {
     published: HashMap<String, Published>,
     targets: HashMap<String, Arc<Target>>,
-    /// Tables whose whole copy goes on in this run, so that the stream has told which of their rows have moved.
-    divided: HashSet<String>,
     /// Bytes of text in a row of each table, by experience.
     widths: HashMap<String, u64>,
     idle: Vec<Session>,
@@ -491,7 +489,6 @@ impl SnapshotReader for PostgresSnapshot {
         } else {
             (self.by_block(&target), true)
         };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).divided.insert(copy.table.clone());
         Ok(Some(Division { ranges, last: may_move.then_some(last), estimated_rows: target.rows }))
     }
 
@@ -504,22 +501,10 @@ impl SnapshotReader for PostgresSnapshot {
         if !stretch.fits(&target) {
             return Ok(ReadOutcome::Divide);
         }
-        let mut only_moved = false;
-        if matches!(stretch, Stretch::Moved { .. }) && target.is_ordered {
-            let divided_here = {
-                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.divided.contains(&copy.table)
-            };
-            // What moved before this run nobody remembers; then every row that was written meanwhile is sent.
-            only_moved = divided_here;
-            if only_moved && !self.has_moved(&target).await? {
-                return Ok(ReadOutcome::Chunk(ChunkRead {
-                    rest: None,
-                    rows: 0,
-                    bytes: 0,
-                    tickets: Vec::new(),
-                }));
-            }
+        // Of a table that is read by its key, all other rows that were written meanwhile are in the stream.
+        let only_moved = matches!(stretch, Stretch::Moved { .. }) && target.is_ordered;
+        if only_moved && !self.has_moved(&target).await? {
+            return Ok(ReadOutcome::Chunk(ChunkRead { rest: None, rows: 0, bytes: 0, tickets: Vec::new() }));
         }
         let naming = stretch.naming();
         let limit = self.chunk_rows(&copy.table, &target);
@@ -558,11 +543,15 @@ impl SnapshotReader for PostgresSnapshot {
         Ok(ReadOutcome::Chunk(ChunkRead { rest, rows: ran.rows, bytes: ran.bytes, tickets: ran.tickets }))
     }
 
-    /// Begins to remember touched keys. What was streamed before that and is not visible yet is waited for: a chunk
-    /// that does not see it would bring back what the stream has overtaken.
-    async fn active(&self, active: bool) -> Result<(), Fault> {
-        if !active {
-            return self.watermark(Landing::End).await;
+    /// Before anything is copied, begins to remember touched keys. What was streamed before that and is not visible yet is
+    /// waited for: a chunk that does not see it would bring back what the stream has overtaken.
+    async fn turn(&self, to: Activity) -> Result<(), Fault> {
+        match to {
+            Activity::Copying => {}
+            // Nothing was begun there.
+            Activity::Paused | Activity::Over if self.facts.standby => return Ok(()),
+            Activity::Paused => return self.watermark(Landing::Rest).await,
+            Activity::Over => return self.watermark(Landing::End).await,
         }
         let (begun, answer) = oneshot::channel();
         self.watermark(Landing::Begin(begun)).await?;

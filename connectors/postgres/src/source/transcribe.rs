@@ -287,6 +287,9 @@ impl Transcriber {
                     }
                 }
             }
+        } else if let (Some(Old::Key(_)), false) = (old, parts.unchanged.is_empty()) {
+            // An old key comes with an update that changed it.
+            self.window.moved(relation, *key_shape, &[]);
         }
         let mark = Mark { major: transaction.major, minor: ordinal, part: 0 };
         let extra = transaction.extra(&mut self.draft, at, ordinal, &self.notes.lower_bounds);

@@ -272,6 +272,11 @@ impl Connection {
         Ok(())
     }
 
+    /// The process that the greeting named, which on a server is the one that answers.
+    pub fn greeted_by(&self) -> Option<i32> {
+        self.greeting.cancel_key.map(|(process, _)| process)
+    }
+
     /// What ends a command of this connection from another thread.
     pub fn canceller(&self) -> Canceller {
         Canceller { cancel_key: self.greeting.cancel_key, dial: self.dial.clone() }

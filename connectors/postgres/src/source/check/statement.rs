@@ -65,7 +65,7 @@ pub(in crate::source) fn table_names(tables: &[Table]) -> String {
 }
 
 /// Statements, one in a line, and what else can be done.
-pub(super) fn remedy(statements: &[String], comment: &str) -> String {
+pub(in crate::source) fn remedy(statements: &[String], comment: &str) -> String {
     let mut lines: Vec<String> = statements.iter().take(MOST).cloned().collect();
     if let Some(more) = statements.len().checked_sub(MOST).filter(|more| *more > 0) {
         lines.push(format!("-- and {more} more, which the next `forebay check` shows"));

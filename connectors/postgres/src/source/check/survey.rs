@@ -1,5 +1,5 @@
 //! [`Survey`]: what a table is besides its name: how large it is, what identifies its rows, whose it is, and what of it
-//! our role cannot see. Only reads, and waits for no lock for long.
+//! our role cannot see. Only reads.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -43,8 +43,6 @@ pub(in crate::source) struct Leaf {
     pub rows: Option<u64>,
     /// How large it is, with what is stored out of line.
     pub bytes: u64,
-    /// Whether UPDATE and DELETE on it can be published.
-    pub identified: bool,
     /// Whether we may use its schema.
     pub reachable: bool,
     /// Whether we may read it.
@@ -90,11 +88,6 @@ fn query((size, empty): (&str, &str)) -> String {
             LEFT JOIN LATERAL (
                 SELECT ln.nspname::text AS schema, l.relname::text AS name, {size} AS bytes, {empty} AS empty,
                     CASE WHEN l.reltuples > 0 THEN l.reltuples::float8 ELSE pg_stat_get_live_tuples(l.oid)::float8 END AS rows,
-                    CASE l.relreplident
-                        WHEN 'f' THEN true
-                        WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = l.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid)
-                        WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = l.oid AND i.indisreplident AND i.indimmediate AND i.indisvalid)
-                        ELSE false END AS identified,
                     has_schema_privilege(l.relnamespace, 'USAGE') AS reachable,
                     has_table_privilege(l.oid, 'SELECT') OR NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = l.oid
                         AND a.attnum > 0 AND NOT a.attisdropped AND NOT has_column_privilege(l.oid, a.attnum, 'SELECT')) AS readable,
@@ -108,7 +101,10 @@ fn query((size, empty): (&str, &str)) -> String {
 }
 
 /// Looks at tables, by oid. One that is gone meanwhile is not in the answer.
-pub(in crate::source) async fn survey(client: &Client, tables: &[u32]) -> Result<HashMap<u32, Survey>, Error> {
+pub(in crate::source) async fn survey(
+    client: &Client,
+    tables: &[u32],
+) -> Result<HashMap<u32, Survey>, Error> {
     let rows = match client.query(&query(EXACT), &[&tables]).await {
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
             client.query(&query(FROM_CATALOGS), &[&tables]).await?
@@ -157,7 +153,6 @@ fn leaf(row: &Row) -> Result<Option<Leaf>, Error> {
         name: row.try_get("name")?,
         rows,
         bytes: u64::try_from(bytes).unwrap_or(0),
-        identified: row.try_get("identified")?,
         reachable: row.try_get("reachable")?,
         readable: row.try_get("readable")?,
         hidden: row.try_get("hidden")?,

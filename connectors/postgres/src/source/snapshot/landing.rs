@@ -19,7 +19,9 @@ pub(crate) enum Landing {
     /// From here on touched keys are remembered. Told: the transactions that were streamed before, and whether these
     /// are all.
     Begin(oneshot::Sender<(HashSet<u32>, bool)>),
-    /// No copy is under way any more.
+    /// No copy is under way for now.
+    Rest,
+    /// Nothing is left to copy.
     End,
     /// Told: whether rows of this table have moved to other keys without all of their values.
     Moved(u32, oneshot::Sender<bool>),

@@ -53,8 +53,8 @@ struct Touched {
     unknown: BTreeSet<u32>,
 }
 
-/// Rows of one table that left their key for another while the server did not send all of them. Where the old key was
-/// not read yet and the new one was, no chunk has them.
+/// Rows of one table that left their key for another, during a copy, while the server did not send all of them. Where the
+/// old key was not read yet and the new one was, no chunk has them. Positions tell of which tables there are some.
 #[derive(Debug, Default)]
 struct Moved {
     /// How the keys are written.
@@ -70,6 +70,8 @@ struct Moved {
 pub(crate) struct Window {
     /// Whether keys are remembered: a copy is under way.
     on: bool,
+    /// Whether no copy is open, not even one that is paused, or goes on soon after a start.
+    over: bool,
     tables: HashMap<u32, Touched>,
     bytes: usize,
     moved: HashMap<u32, Moved>,
@@ -81,9 +83,12 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Of a stream before which others may have been streamed that are not visible yet (`forgot`).
-    pub(crate) fn new(forgot: bool) -> Window {
-        Window { forgot, ..Window::default() }
+    /// Of a stream before which others may have been streamed that are not visible yet (`forgot`), and in which rows of
+    /// these tables have moved.
+    pub(crate) fn new(forgot: bool, moved: &[u32]) -> Window {
+        let moved =
+            moved.iter().map(|&table| (table, Moved { and_others: true, ..Moved::default() })).collect();
+        Window { forgot, moved, ..Window::default() }
     }
 
     /// Whether keys are remembered.
@@ -93,30 +98,44 @@ impl Window {
 
     /// From here on keys are remembered. What was streamed before is given back: the ids, and whether they are all.
     pub(crate) fn begin(&mut self) -> (HashSet<u32>, bool) {
-        self.on = true;
+        (self.on, self.over) = (true, false);
         (self.recent.iter().copied().collect(), !self.forgot)
     }
 
-    /// No copy is under way any more.
-    pub(crate) fn end(&mut self) {
+    /// No copy is under way for now.
+    pub(crate) fn rest(&mut self) {
         self.on = false;
         self.tables = HashMap::new();
         self.bytes = 0;
+    }
+
+    /// Nothing is left to copy.
+    pub(crate) fn end(&mut self) {
+        self.rest();
+        self.over = true;
         self.moved = HashMap::new();
         self.moved_bytes = 0;
     }
 
-    /// A row has this key now, and the stream has not all of it.
+    /// A row has this key now, and the stream has not all of it. While nothing is copied, only the table is remembered.
     pub(crate) fn moved(&mut self, table: u32, shape: u64, key: &[u8]) {
-        if !self.on {
+        if self.over {
             return;
         }
+        let (on, full) = (self.on, self.moved_bytes > MAX_BYTES);
         let moved = self.moved.entry(table).or_insert_with(|| Moved { shape, ..Moved::default() });
-        if moved.shape != shape || self.moved_bytes > MAX_BYTES {
+        if !on || full || moved.shape != shape {
             moved.and_others = true;
         } else if moved.keys.insert(key.into()) {
             self.moved_bytes += key.len() + OVERHEAD;
         }
+    }
+
+    /// The tables of which rows have moved, in order.
+    pub(crate) fn moved_tables(&self) -> Vec<u32> {
+        let mut tables: Vec<u32> = self.moved.keys().copied().collect();
+        tables.sort_unstable();
+        tables
     }
 
     /// Whether rows of a table have moved.
@@ -223,22 +242,6 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn rows_that_moved_are_known_by_their_new_keys_until_they_are_too_many() {
-        let mut window = Window::default();
-        window.moved(1, 7, b"before");
-        assert!(!window.has_moved(1), "no copy is under way");
-        window.begin();
-        window.moved(1, 7, b"a");
-        assert!(window.has_moved(1) && !window.has_moved(2));
-        assert_eq!([&b"a"[..], b"b"].map(|key| window.may_have_moved(1, 7, key)), [true, false]);
-        assert!(window.may_have_moved(1, 8, b"b"), "keys that are written otherwise cannot be compared");
-        window.moved(1, 8, b"c");
-        assert!(window.may_have_moved(1, 7, b"b"));
-        window.end();
-        assert!(!window.has_moved(1));
-    }
-
     use super::*;
 
     const TABLE: u32 = 7;
@@ -248,9 +251,36 @@ mod tests {
     }
 
     fn window() -> Window {
-        let mut window = Window::new(false);
+        let mut window = Window::new(false, &[]);
         window.begin();
         window
+    }
+
+    #[test]
+    fn rows_that_moved_are_known_by_their_new_keys_until_they_are_too_many() {
+        let mut window = Window::default();
+        window.begin();
+        window.moved(1, 7, b"a");
+        assert!(window.has_moved(1) && !window.has_moved(2));
+        assert_eq!([&b"a"[..], b"b"].map(|key| window.may_have_moved(1, 7, key)), [true, false]);
+        assert!(window.may_have_moved(1, 8, b"b"), "keys that are written otherwise cannot be compared");
+        window.moved(1, 8, b"c");
+        assert!(window.may_have_moved(1, 7, b"b"));
+    }
+
+    #[test]
+    fn that_rows_moved_is_known_until_nothing_is_left_to_copy_also_over_pauses_and_restarts() {
+        let mut window = Window::new(true, &[3]);
+        window.moved(1, 7, b"before the copy goes on");
+        window.begin();
+        window.moved(2, 7, b"a");
+        window.rest();
+        window.moved(2, 7, b"while it is paused");
+        assert_eq!(window.moved_tables(), [1, 2, 3]);
+        assert!([1, 2, 3].iter().all(|&table| window.may_have_moved(table, 7, b"any")));
+        window.end();
+        window.moved(1, 7, b"after it");
+        assert!(window.moved_tables().is_empty());
     }
 
     #[test]
@@ -329,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_begins_knows_what_was_streamed_before() {
-        let mut window = Window::new(true);
+        let mut window = Window::new(true, &[]);
         window.touch(TABLE, 1, 99, b"a", Left::Whole);
         window.streamed(99);
         window.streamed(100);
