@@ -257,7 +257,9 @@ fn what_a_column_held_obeys_each_schema_that_widens_it() {
 
 fn any_table() -> impl Strategy<Value = Value> {
     let column = (select(vec!["a", "b", "c"]), select(value_schemas()), any::<bool>());
-    proptest::collection::vec(column, 0..4).prop_map(|columns| {
+    proptest::collection::vec(column, 0..4).prop_map(|mut columns| {
+        columns.sort_by_key(|(name, ..)| *name);
+        columns.dedup_by_key(|(name, ..)| *name);
         let required: Vec<&str> =
             columns.iter().filter(|(_, _, required)| *required).map(|(name, ..)| *name).collect();
         let columns: Vec<_> = columns.iter().map(|(name, schema, _)| (*name, schema.clone())).collect();
