@@ -14,6 +14,8 @@ mod catalog;
 mod check;
 mod config;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod init;
 mod monitor;
 mod position;

@@ -75,14 +75,6 @@ impl Column {
         schema::value_schema(&self.kind, self.modifier, !self.not_null, &self.treatment)
     }
 
-    /// Changes what is known of the column so that a value fits that did not; whether there was anything to change.
-    pub fn widen(&mut self, misfit: &Misfit) -> bool {
-        match misfit {
-            Misfit::Null => std::mem::take(&mut self.not_null),
-            _ => self.kind.widen(misfit),
-        }
-    }
-
     #[inline]
     pub(super) fn write(&self, text: &[u8], out: &mut Vec<u8>, notes: &mut Notes) -> Result<(), RowError> {
         out.extend_from_slice(&self.label);

@@ -7,7 +7,7 @@ use tokio_postgres::types::{Kind, Type};
 use super::options::ValueOptions;
 use super::scratch::Step;
 use super::types::{TypeCatalog, TypeKind};
-use super::{ArrayEncoder, Attribute, CompositeEncoder, Encoder, EnumEncoder, Misfit, built_in};
+use super::{ArrayEncoder, Attribute, CompositeEncoder, Encoder, EnumEncoder, built_in};
 
 /// How a column is written, and what its schema must say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,27 +49,6 @@ impl ColumnType {
     /// The modifier that counts: a domain has its own.
     pub(super) fn effective(&self, modifier: i32) -> i32 {
         if self.modifier >= 0 { self.modifier } else { modifier }
-    }
-
-    /// Changes the type so that a value fits that did not; whether there was anything to change.
-    pub(super) fn widen(&mut self, misfit: &Misfit) -> bool {
-        match (&mut self.encoder, misfit) {
-            (Encoder::Enum(labels), Misfit::Label { oid, label }) if labels.oid == *oid => {
-                labels.add(label);
-                true
-            }
-            (Encoder::Composite(composite), Misfit::Attributes { oid }) if composite.oid == *oid => {
-                (self.encoder, self.mapped) = (Encoder::Text, false);
-                true
-            }
-            (Encoder::Composite(composite), _) => {
-                let parts = composite.attributes.iter_mut();
-                parts.fold(false, |changed, part| part.kind.widen(misfit) | changed)
-            }
-            (Encoder::Array(array), _) => array.element.widen(misfit),
-            (Encoder::Range(element) | Encoder::Multirange(element), _) => element.widen(misfit),
-            _ => false,
-        }
     }
 
     /// Appends the steps into a value of this type as a JSON pointer.

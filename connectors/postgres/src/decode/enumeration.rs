@@ -26,14 +26,6 @@ impl EnumEncoder {
         &self.labels
     }
 
-    /// Takes a label that the catalog does not have.
-    pub fn add(&mut self, label: &str) {
-        if let Err(at) = self.sorted.binary_search_by(|known| known.as_str().cmp(label)) {
-            self.sorted.insert(at, label.to_owned());
-            self.labels.push(label.to_owned());
-        }
-    }
-
     pub(super) fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
         if self.sorted.binary_search_by(|label| label.as_bytes().cmp(text)).is_ok() {
             return Ok(scalar::string(text, out)?);

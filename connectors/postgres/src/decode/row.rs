@@ -71,9 +71,8 @@ pub enum RowError {
 }
 
 impl RowError {
-    /// Whether what is known of the columns may be too old (or too new) for the row. Then the catalog is asked anew
-    /// for [`Columns::type_oids`], [`Columns::refresh`] takes over what it says, and the row is written again. If it
-    /// still does not fit, [`Columns::widen`] makes it fit.
+    /// Whether what is known of the columns may be too old (or too new) for the row: then it can be written when the
+    /// catalog was asked again, or with what the error says.
     pub fn is_stale(&self) -> bool {
         matches!(self, RowError::Unfitting { .. })
     }
@@ -83,28 +82,6 @@ impl Columns {
     /// Prepares the columns of a relation. All their types should be in the catalog by now.
     pub fn new(relation: &Relation<'_>, types: &TypeCatalog) -> Columns {
         Columns(relation.columns().map(|column| Column::new(column, types)).collect())
-    }
-
-    /// The types of all columns, as [`TypeCatalog::load`] wants them.
-    pub fn type_oids(&self) -> Vec<u32> {
-        self.0.iter().map(|column| column.type_oid).collect()
-    }
-
-    /// Takes over what the catalog knows of the types now. All else stays, so that whoever knows better sets
-    /// [`Column::not_null`], too.
-    pub fn refresh(&mut self, types: &TypeCatalog) {
-        for column in &mut self.0 {
-            column.kind = types.column_type(column.type_oid);
-        }
-    }
-
-    /// Changes what is known of a column so that the value fits of which this stale error was; whether there was
-    /// anything to change. One row may need it several times, each time for another reason: a label more, a NULL, a
-    /// composite type that is text from then on.
-    pub fn widen(&mut self, error: &RowError) -> bool {
-        let RowError::Unfitting { column: name, source } = error else { return false };
-        let column = self.0.iter_mut().find(|column| column.name == *name);
-        column.is_some_and(|column| column.widen(source))
     }
 
     /// Appends the row as a JSON object. A value that the server did not send is taken from `old`, the full old row,

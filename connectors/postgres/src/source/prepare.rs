@@ -65,7 +65,7 @@ pub(super) struct Timelines {
 }
 
 impl Timelines {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn for_tests(current: u32, switches: Vec<Switch>) -> Timelines {
         Timelines { current, switches }
     }

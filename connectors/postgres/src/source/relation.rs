@@ -63,7 +63,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// One that was never looked up.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn for_tests(subject: Arc<Subject>, columns: Columns, wanted: bool) -> Shape {
         Shape {
             subject,

@@ -11,7 +11,7 @@
 //! the chunks and keeps how far each table is.
 
 pub(super) mod landing;
-mod line;
+pub(super) mod line;
 mod seen;
 mod session;
 mod stretch;
