@@ -15,5 +15,6 @@ mod postgres_source;
 mod postgres_types;
 mod postgres_wire;
 mod proxy;
+mod schemas;
 mod servers;
 mod snapshot;

@@ -5,8 +5,8 @@
 
 mod again;
 mod changes;
-mod kinds;
 mod kills;
+mod kinds;
 mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,8 +60,8 @@ destinations:
         self.daemon.start().await;
         let ready = |status: &Value| {
             let source = &status["sources"][0];
-            let over = [Value::Null, "done".into(), "idle".into()];
-            source["connected"] == true && over.contains(&source["snapshot"]["state"])
+            let decided = source["snapshot"]["tables"].as_array().is_some_and(|tables| !tables.is_empty());
+            source["connected"] == true && decided && source["snapshot"]["state"] == "idle"
         };
         self.daemon.wait_until("the source is connected and all is copied", ready).await;
     }
@@ -157,7 +157,8 @@ impl Judged {
 
     /// The versions of rows whose key has an `id`, by that id; of several events of one row, the last.
     fn versions(&self) -> BTreeMap<i64, String> {
-        let version = |event: &Value| Some((event["key"]["id"].as_i64()?, event["version"].as_str()?.to_owned()));
+        let version =
+            |event: &Value| Some((event["key"]["id"].as_i64()?, event["version"].as_str()?.to_owned()));
         self.rows.iter().filter_map(version).collect()
     }
 

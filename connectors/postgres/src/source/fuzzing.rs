@@ -15,6 +15,7 @@ use super::transcribe::{Taken, Transcriber};
 use crate::decode::options::{Digits, ValueOptions};
 use crate::decode::row::{Columns, Notes, RowError};
 use crate::decode::types::{CatalogAttribute, CatalogType, TypeCatalog, TypeKind};
+use crate::lsn::Lsn;
 use crate::protocol::{self, Frame, Message, Relation, Tuple};
 
 /// Values of these types are given out as they come, because the server has made sure that they are JSON.
@@ -30,7 +31,7 @@ pub fn pgoutput(mut data: &[u8]) {
     let mut transcriber =
         Transcriber::new(&stream, Timelines::for_tests(1, Vec::new()), messages, Window::default());
     transcriber.window.begin();
-    let mut is_json = true;
+    let (mut is_json, mut newest) = (true, Lsn(0));
     while let Some((length, rest)) = data.split_first_chunk() {
         let (piece, rest) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes(*length))));
         data = rest;
@@ -41,6 +42,13 @@ pub fn pgoutput(mut data: &[u8]) {
             let columns = Columns::new(relation, &types);
             transcriber.learn(relation.id, shape(relation.name.as_bytes(), columns));
             continue;
+        }
+        if let Message::Begin(begin) = &message {
+            // Transactions come in the order of their commits.
+            if begin.commit_lsn <= newest {
+                break;
+            }
+            newest = begin.commit_lsn;
         }
         let before = (transcriber.draft.len(), transcriber.draft.buf.len());
         match transcriber.take(at, &message) {
@@ -106,8 +114,8 @@ fn written(relation: &Relation<'_>, types: &TypeCatalog, tuple: &Tuple<'_>) {
 
 type Write = fn(&Columns, &Tuple<'_>, Option<&Tuple<'_>>, &mut Vec<u8>, &mut Notes) -> Result<(), RowError>;
 
-/// Every part of every event is JSON, and events of a transaction ascend. (That transactions do, and messages outside of
-/// them, is the server's word.)
+/// Every part of every event is JSON, and events of a transaction ascend. (That messages outside of them do is the
+/// server's word.)
 fn check(chunk: &Chunk) {
     let inside: Vec<_> =
         chunk.rows.iter().map(|row| row.mark).filter(|mark| mark.minor < u32::MAX - 1).collect();

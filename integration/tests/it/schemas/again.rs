@@ -33,7 +33,12 @@ async fn listed(reading: &Reading) -> Vec<String> {
     let (status, body) = reading.daemon.get("/s").await.unwrap();
     assert_eq!(status, 200, "{body}");
     let listed: Value = serde_json::from_str(&body).unwrap();
-    listed["schemas"].as_array().unwrap().iter().map(|entry| entry["schema"].as_str().unwrap().to_owned()).collect()
+    listed["schemas"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["schema"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// Puts the slot back to where a copy of it stands, and the checkpoint with it.
@@ -42,7 +47,9 @@ async fn set_back(reading: &mut Reading, db: &Database, copy: &str) {
     db.query("SELECT pg_drop_replication_slot($1)", &[&slot]).await;
     db.query("SELECT pg_copy_logical_replication_slot($1, $2)", &[&copy, &slot]).await;
     let lsn: String = db
-        .value(&format!("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '{slot}'"))
+        .value(&format!(
+            "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '{slot}'"
+        ))
         .await;
     let set = reading.daemon.command(&["checkpoint", "set", "db", &lsn, "--yes", "-c", "forebay.yaml"]).await;
     assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));

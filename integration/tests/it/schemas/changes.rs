@@ -26,12 +26,14 @@ async fn the_schema_says_what_the_catalog_does() {
         let db = orders(major).await;
         let mut reading = Reading::of(&db, "public.orders", "");
         reading.start().await;
-        db.execute("INSERT INTO orders VALUES (2, 'plate', NULL, 'happy'); DELETE FROM orders WHERE id = 1").await;
+        db.execute("INSERT INTO orders VALUES (2, 'plate', NULL, 'happy'); DELETE FROM orders WHERE id = 1")
+            .await;
         let judged = reading.judged(&db).await;
         assert_eq!(judged.announced_of("public.orders"), ["1-0-0"], "PostgreSQL {major}");
         let ops: Vec<&Value> = judged.rows.iter().map(|event| &event["op"]).collect();
         assert_eq!(ops, ["snapshot", "insert", "delete"]);
-        let integer = json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX, "x-pg-type": "integer"});
+        let integer =
+            json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX, "x-pg-type": "integer"});
         let expected = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$id": "/s/com.acme/public.orders/1-0-0",
@@ -65,7 +67,10 @@ async fn each_change_of_a_table_makes_the_version_that_its_kind_calls_for() {
         ("ALTER TABLE orders ALTER item DROP NOT NULL", "1-4-0"),
         ("COMMENT ON TABLE orders IS 'all orders'", "1-4-1"),
         ("COMMENT ON COLUMN orders.total IS 'in euro'", "1-4-2"),
-        ("UPDATE orders SET item = '' WHERE item IS NULL; ALTER TABLE orders ALTER item SET NOT NULL", "2-0-0"),
+        (
+            "UPDATE orders SET item = '' WHERE item IS NULL; ALTER TABLE orders ALTER item SET NOT NULL",
+            "2-0-0",
+        ),
         ("ALTER TABLE orders DROP note", "3-0-0"),
         ("ALTER TABLE orders RENAME item TO thing", "4-0-0"),
         ("ALTER TABLE orders ALTER id TYPE bigint", "4-1-0"),
@@ -83,12 +88,15 @@ async fn each_change_of_a_table_makes_the_version_that_its_kind_calls_for() {
         let mut expected = BTreeMap::from([(1, "1-0-0".to_owned())]);
         for (id, (change, version)) in (2..).zip(STORY) {
             // A comment says nothing to the stream by itself, so that it is seen when a relation is introduced again.
-            let introduced = if change.starts_with("COMMENT") { "; ALTER TABLE orders SET (fillfactor = 90)" } else { "" };
+            let introduced =
+                if change.starts_with("COMMENT") { "; ALTER TABLE orders SET (fillfactor = 90)" } else { "" };
             db.execute(&format!("{change}{introduced}")).await;
             let label = if version >= "1-3-0" { "torn" } else { "sad" };
             let set = format!("INSERT INTO orders (id, mood) VALUES ({id}, '{label}')");
             let item = if version < "4" { "item" } else { "thing" };
-            let insert = set.replace("(id, mood)", &format!("(id, {item}, mood)")).replace(&format!("({id}, "), &format!("({id}, 'x', "));
+            let insert = set
+                .replace("(id, mood)", &format!("(id, {item}, mood)"))
+                .replace(&format!("({id}, "), &format!("({id}, 'x', "));
             db.execute(&insert).await;
             reading.row(id).await;
             expected.insert(id, version.to_owned());
@@ -155,7 +163,10 @@ async fn a_label_or_a_null_that_comes_without_a_word_in_the_stream_finds_a_schem
         .await;
         let mut reading = Reading::of(&db, "public.orders, public.deep", "");
         reading.start().await;
-        db.execute("INSERT INTO deep VALUES (10, '{sad}', ROW('sad', 'happy'), ARRAY[ROW('sad', NULL)::pair])").await;
+        db.execute(
+            "INSERT INTO deep VALUES (10, '{sad}', ROW('sad', 'happy'), ARRAY[ROW('sad', NULL)::pair])",
+        )
+        .await;
         reading.row(10).await;
         db.execute("ALTER TYPE mood ADD VALUE 'torn'").await;
         db.execute(
@@ -175,7 +186,8 @@ async fn a_label_or_a_null_that_comes_without_a_word_in_the_stream_finds_a_schem
         db.execute("ALTER TYPE mood RENAME VALUE 'fleeting' TO 'lasting'").await;
         db.execute("INSERT INTO orders VALUES (5, 'd', 1, 'lasting')").await;
         db.execute("ALTER TABLE orders ALTER item DROP NOT NULL").await;
-        db.execute("INSERT INTO orders VALUES (6, NULL, 1, 'sad'); UPDATE orders SET item = '' WHERE id = 6").await;
+        db.execute("INSERT INTO orders VALUES (6, NULL, 1, 'sad'); UPDATE orders SET item = '' WHERE id = 6")
+            .await;
         db.execute("ALTER TABLE orders ALTER item SET NOT NULL").await;
         db.execute("INSERT INTO orders VALUES (7, 'e', 1, 'sad')").await;
         reading.start().await;

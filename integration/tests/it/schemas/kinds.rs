@@ -71,7 +71,10 @@ async fn the_copy_and_the_stream_say_the_same_of_tables_of_every_kind() {
         let all = |id, op: &str, version: &str| {
             let found = of_row(&judged.rows, id);
             assert_eq!(found.len(), TABLES.len(), "PostgreSQL {major}: {found:?}");
-            assert!(found.iter().all(|(_, of, is)| of == op && is == version), "PostgreSQL {major}: {found:?}");
+            assert!(
+                found.iter().all(|(_, of, is)| of == op && is == version),
+                "PostgreSQL {major}: {found:?}"
+            );
         };
         all(1, "snapshot", "1-0-0");
         all(2, "insert", "1-0-0");
@@ -99,10 +102,13 @@ async fn the_copy_and_the_stream_say_the_same_of_tables_of_every_kind() {
         }
         let copied = reading.daemon.command(&["snapshot", "-c", "forebay.yaml", "--table", "*"]).await;
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
-        reading.daemon.wait_until("all is copied again", |status| {
-            let tables = status["sources"][0]["snapshot"]["tables"].as_array().unwrap();
-            tables.iter().all(|table| table["state"] == "done" && table["number"] == 2)
-        }).await;
+        reading
+            .daemon
+            .wait_until("all is copied again", |status| {
+                let tables = status["sources"][0]["snapshot"]["tables"].as_array().unwrap();
+                tables.iter().all(|table| table["state"] == "done" && table["number"] == 2)
+            })
+            .await;
         let judged = reading.judged(&db).await;
         let again: Vec<&Value> = judged
             .rows
@@ -115,7 +121,12 @@ async fn the_copy_and_the_stream_say_the_same_of_tables_of_every_kind() {
         let judged = reading.judged(&db).await;
         let found = of_row(&judged.rows, 4);
         assert!(found.iter().all(|(_, _, version)| version == "3-0-0"), "PostgreSQL {major}: {found:?}");
-        assert_eq!(judged.announced.len(), 3 * TABLES.len(), "each version is announced once: {:?}", judged.announced);
+        assert_eq!(
+            judged.announced.len(),
+            3 * TABLES.len(),
+            "each version is announced once: {:?}",
+            judged.announced
+        );
     }
 }
 
@@ -132,8 +143,12 @@ async fn a_list_of_columns_is_the_whole_table_for_its_readers() {
         .await;
         let mut reading = Reading::of(&db, "public.t", "    publication_mode: existing");
         reading.start().await;
-        db.execute("INSERT INTO t VALUES (2); ALTER TABLE t ALTER note SET DEFAULT ''; ALTER TABLE t ADD unseen int").await;
-        db.execute("UPDATE t SET note = ''; ALTER TABLE t ALTER note SET NOT NULL; INSERT INTO t VALUES (3)").await;
+        db.execute(
+            "INSERT INTO t VALUES (2); ALTER TABLE t ALTER note SET DEFAULT ''; ALTER TABLE t ADD unseen int",
+        )
+        .await;
+        db.execute("UPDATE t SET note = ''; ALTER TABLE t ALTER note SET NOT NULL; INSERT INTO t VALUES (3)")
+            .await;
         let judged = reading.judged(&db).await;
         let columns: Vec<&String> =
             judged.schema("public.t", "1-0-0")["properties"].as_object().unwrap().keys().collect();
@@ -155,7 +170,8 @@ async fn large_values_that_did_not_change_may_be_absent_and_treated_columns_are_
         let rules = "    columns: {exclude: [public.t.password], hash: [public.t.email], salt: pepper}";
         let mut reading = Reading::of(&db, "public.t", rules);
         reading.start().await;
-        db.execute("INSERT INTO t VALUES (1, 1, repeat('x', 10000), 'a@b.c', 'secret'); UPDATE t SET n = 2").await;
+        db.execute("INSERT INTO t VALUES (1, 1, repeat('x', 10000), 'a@b.c', 'secret'); UPDATE t SET n = 2")
+            .await;
         let judged = reading.judged(&db).await;
         assert_eq!(judged.rows[1]["unchanged"], json!(["body"]));
         let schema = judged.schema("public.t", "1-0-0");

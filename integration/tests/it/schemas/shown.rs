@@ -32,7 +32,8 @@ async fn what_is_announced_is_served_and_printed() {
         let mut expected = announced.clone();
         expected.as_object_mut().unwrap().shift_remove("$id");
         assert_eq!(printed, expected, "PostgreSQL {major}");
-        let missing = reading.daemon.command(&["schema", "table", "public.nothing", "-c", "forebay.yaml"]).await;
+        let missing =
+            reading.daemon.command(&["schema", "table", "public.nothing", "-c", "forebay.yaml"]).await;
         let said = String::from_utf8_lossy(&missing.stderr).into_owned();
         assert_eq!(missing.status.code(), Some(78), "{said}");
         assert!(said.contains("public.nothing") && said.contains("no such table"), "{said}");
