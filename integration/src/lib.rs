@@ -17,6 +17,7 @@
 //! Nothing that is started here outlives the test binary, however that ends. No two tests share a database, a topic or
 //! a port. A wait is for something that becomes true, with a limit after which the test fails and says what it saw.
 
+pub mod bench;
 pub mod checker;
 mod daemon;
 mod database;

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use forebay_integration::bench::{Usage, load, peak_memory};
 use forebay_integration::{Daemon, Database, Kafka, Topic, unique};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
@@ -14,7 +15,6 @@ use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::readers::{Programs, configuration, into_topic};
-use crate::usage::{Usage, load, peak_memory};
 use crate::workload;
 
 /// Commits a second.

@@ -18,22 +18,18 @@
 mod latency;
 mod readers;
 mod report;
-mod usage;
 mod workload;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use forebay_integration::bench::{self, UNAVAILABLE};
 use forebay_integration::{Broker, Kafka};
-use serde_json::Value;
 
 use readers::{Kind, Programs};
 use report::Table;
 use workload::{Shape, Wal};
-
-/// As `forebay` does: something outside must change.
-const UNAVAILABLE: u8 = 69;
 
 /// Measure how fast Forebay reads a PostgreSQL database's log, beside `pg_recvlogical`
 #[derive(Debug, Parser)]
@@ -89,13 +85,14 @@ impl Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    let Some(pg_recvlogical) = pg_recvlogical() else {
-        eprintln!(
-            "cannot measure the ceiling without `pg_recvlogical`: apt-get install postgresql-client, or put it on PATH"
-        );
-        return ExitCode::from(UNAVAILABLE);
+    let pg_recvlogical = match bench::client("pg_recvlogical") {
+        Ok(program) => program,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(UNAVAILABLE);
+        }
     };
-    let forebay = match options.daemon.clone().map_or_else(build, Ok) {
+    let forebay = match options.daemon.clone().map_or_else(bench::forebay, Ok) {
         Ok(daemon) => daemon,
         Err(why) => {
             eprintln!("{why}");
@@ -103,7 +100,7 @@ async fn main() -> ExitCode {
         }
     };
     let programs = Programs { pg_recvlogical, forebay, memory: options.memory.clone() };
-    println!("{}", usage::machine());
+    println!("{}", bench::machine());
     let wanted = options.kinds();
     let kafka = match wanted.contains(&Kind::Kafka) || options.wants(Part::Latency) {
         true => Some(Kafka::start(Broker::Plain).await),
@@ -128,45 +125,14 @@ async fn throughput(options: &Options, programs: &Programs, shape: Shape, kafka:
     let mut table = Table::new(shape, options.changes);
     for round in 1..=options.rounds {
         let ceiling = readers::ceiling(programs, &wal).await;
-        eprintln!("round {round} (load {}): pg_recvlogical {ceiling}", usage::load());
+        eprintln!("round {round} (load {}): pg_recvlogical {ceiling}", bench::load());
         let mut runs = Vec::new();
         for kind in options.kinds() {
             let run = readers::forebay(programs, &wal, kind, kafka).await;
-            eprintln!("round {round} (load {}): {kind} {run}", usage::load());
+            eprintln!("round {round} (load {}): {kind} {run}", bench::load());
             runs.push((kind, run));
         }
         table.add(ceiling, runs);
     }
     println!("\n{table}");
-}
-
-/// The program itself, not the wrapper that Debian puts on PATH: that is a Perl script which starts it.
-fn pg_recvlogical() -> Option<PathBuf> {
-    let name = "bin/pg_recvlogical";
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let packaged = versions.map(|version| version.path().join(name)).filter(|path| path.is_file()).max();
-    let on_path = || {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|folder| folder.join("pg_recvlogical")).find(|file| file.is_file())
-    };
-    packaged.or_else(on_path)
-}
-
-/// The daemon that users run: the release profile, without the failpoints of the tests' one.
-fn build() -> Result<PathBuf, String> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--package", "forebay", "--bin", "forebay"]);
-    cargo.arg("--message-format=json-render-diagnostics");
-    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).stderr(Stdio::inherit());
-    let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;
-    if !output.status.success() {
-        return Err("the daemon does not build".to_owned());
-    }
-    let messages = output.stdout.split(|byte| *byte == b'\n');
-    let mut executables = messages.filter_map(|line| {
-        let message: Value = serde_json::from_slice(line).ok()?; // the last line is empty
-        let ours = message["target"]["name"] == "forebay";
-        ours.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
-    });
-    executables.next_back().ok_or_else(|| "cargo names no executable of the daemon".to_owned())
 }

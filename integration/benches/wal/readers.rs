@@ -1,18 +1,16 @@
 //! Those who read the WAL: `pg_recvlogical`, which only throws it away, and Forebay.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use forebay::demo::process::Process;
+use forebay_integration::bench::{SCHEMAS, Usage, average_line, drop_slot, peak_memory, written};
 use forebay_integration::{Daemon, Kafka, Signal};
 use tokio::time::{Instant, sleep};
 
-use crate::usage::{Usage, peak_memory, written};
 use crate::workload::{PUBLICATION, Wal};
 
 /// How often a reader is looked at: this much a time may be wrong.
@@ -144,7 +142,7 @@ pub(crate) async fn ceiling(programs: &Programs, wal: &Wal) -> Run {
     let status = process.wait(RUN_LIMIT).await.expect("a child can be waited for");
     assert!(status.is_some_and(|status| status.success()), "`pg_recvlogical` failed: {status:?}");
     assert!(so_far > u64::from(wal.changes), "`pg_recvlogical` saw {so_far} bytes: it ended too early");
-    wal.drop_slot(&watch.slot).await;
+    drop_slot(&wal.database, &watch.slot).await;
     watch.end(last, usage, memory)
 }
 
@@ -156,11 +154,11 @@ pub(crate) async fn forebay(programs: &Programs, wal: &Wal, kind: Kind, kafka: O
         Daemon::new(&programs.forebay, &configuration(programs, wal.database.url(), &slot, &destination));
     let mut watch = Watch::begin(slot);
     daemon.start().await;
-    let changes = f64::from(wal.changes);
+    let all = f64::from(wal.changes + SCHEMAS);
     loop {
         let delivered = daemon.metric("forebay_delivered_total", &[]).await.unwrap_or(0.0);
-        assert!(delivered <= changes, "{delivered} events were delivered of {changes} changes");
-        if delivered == changes {
+        assert!(delivered <= all, "{delivered} events were delivered of {all}");
+        if delivered == all {
             break;
         }
         let has_changes = match watch.first {
@@ -178,10 +176,10 @@ pub(crate) async fn forebay(programs: &Programs, wal: &Wal, kind: Kind, kafka: O
     let usage = Usage::of(daemon.pid()).expect("the daemon runs");
     let memory = peak_memory(daemon.pid()).expect("the daemon runs");
     assert_eq!(daemon.stop().await, 0, "the daemon does not stop in order:\n{}", daemon.stderr());
-    wal.drop_slot(&watch.slot).await;
+    drop_slot(&wal.database, &watch.slot).await;
     let mut run = watch.end(last, usage, memory);
     if kind == Kind::Ndjson {
-        run.event_bytes = Some(average_line(&daemon.path(FILE), u64::from(wal.changes)));
+        run.event_bytes = Some(average_line(&daemon.path(FILE), u64::from(wal.changes + SCHEMAS)));
     }
     run
 }
@@ -225,22 +223,4 @@ destinations:
   out: {destination}
 "
     )
-}
-
-/// How long a line is on average, in a file that must have so many.
-fn average_line(file: &Path, lines: u64) -> u64 {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(file).expect("the daemon has written it"));
-    let (mut found, mut bytes) = (0, 0);
-    loop {
-        let piece = reader.fill_buf().expect("the file can be read");
-        if piece.is_empty() {
-            break;
-        }
-        found += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let length = piece.len();
-        bytes += length as u64;
-        reader.consume(length);
-    }
-    assert_eq!(found, lines, "a line for each change");
-    bytes / lines
 }

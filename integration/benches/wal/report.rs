@@ -2,11 +2,10 @@
 
 use std::fmt;
 
+use forebay_integration::bench::{MILLION, median};
+
 use crate::readers::{Kind, Run};
 use crate::workload::Shape;
-
-/// CPU-seconds are told per so many changes.
-const MILLION: f64 = 1e6;
 
 /// All rounds of one workload.
 pub(crate) struct Table {
@@ -66,16 +65,5 @@ impl fmt::Display for Table {
             self.row(f, &kind.to_string(), &of_kind)?;
         }
         Ok(())
-    }
-}
-
-/// The middle one; of an even number the mean of the two in the middle.
-pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    let half = figures.len() / 2;
-    match figures.len() % 2 {
-        1 => figures[half],
-        _ => (figures[half - 1] + figures[half]) / 2.0,
     }
 }

@@ -2,24 +2,8 @@
 
 use std::fmt;
 
+use forebay_integration::bench::{MAJOR, ROW, SETTINGS, TABLE};
 use forebay_integration::{Database, Postgres, unique};
-
-/// What the figures of the design were measured with.
-const MAJOR: u16 = 15;
-
-/// Nothing of the server's own may compete with what is measured: it has two cores in all.
-const SETTINGS: [(&str, &str); 3] =
-    [("autovacuum", "off"), ("max_wal_size", "16GB"), ("checkpoint_timeout", "1h")];
-
-/// Values of usual kinds and lengths: an envelope has some 730 bytes.
-const TABLE: &str = "create table public.changes (
-    id bigint primary key, customer integer not null, product text not null, quantity smallint not null,
-    price numeric(10, 2) not null, paid boolean not null, note text, changed timestamptz not null)";
-
-/// The values of row `i`.
-const ROW: &str =
-    "i, (i::bigint * 7919) % 100000, 'turbine ' || i % 500, i % 40, (i % 1000000) / 100.0, i % 3 = 0,
-    case when i % 10 > 0 then 'a \"short\" note' end, clock_timestamp()";
 
 /// The slot that every reader gets a copy of.
 const SLOT: &str = "wal";
@@ -83,13 +67,6 @@ impl Wal {
         let copy = format!("select pg_copy_logical_replication_slot('{SLOT}', '{slot}')");
         self.database.execute(&copy).await;
         slot
-    }
-
-    /// Drops a reader's slot, once its walsender has noticed that the reader is gone.
-    pub(crate) async fn drop_slot(&self, slot: &str) {
-        let left = format!("select active_pid is null from pg_replication_slots where slot_name = '{slot}'");
-        self.database.wait_until(&left).await;
-        self.database.execute(&format!("select pg_drop_replication_slot('{slot}')")).await;
     }
 
     /// The process that serves a slot, while one does.

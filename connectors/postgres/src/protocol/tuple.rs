@@ -36,12 +36,9 @@ impl<'a> Tuple<'a> {
         Ok(Tuple { count, values: &before[..before.len() - cursor.0.len()] })
     }
 
-    /// Reads a tuple that stands alone.
-    pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Tuple<'a>, Malformed> {
-        let mut cursor = Cursor(bytes);
-        let tuple = Tuple::read(&mut cursor)?;
-        cursor.end()?;
-        Ok(tuple)
+    /// So many values, which the caller has just written as the stream would: whoever walks them panics if not.
+    pub(crate) fn of_values(count: u16, values: &'a [u8]) -> Tuple<'a> {
+        Tuple { count, values }
     }
 
     /// How many there are.

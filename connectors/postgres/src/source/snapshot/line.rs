@@ -6,7 +6,7 @@ use crate::protocol::Tuple;
 /// Room for one row; reused from line to line.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    /// The row in the stream's own form.
+    /// The values in the stream's own form.
     bytes: Vec<u8>,
 }
 
@@ -19,7 +19,6 @@ impl Line {
     /// Takes a line apart: fields between tabs, `\N` for null, backslashes before what would mean something else.
     pub(crate) fn read(&mut self, mut line: &[u8], columns: u16) -> Result<Tuple<'_>, NotALine> {
         self.bytes.clear();
-        self.bytes.extend_from_slice(&columns.to_be_bytes());
         for left in (0..columns).rev() {
             let end = memchr::memchr(b'\t', line).unwrap_or(line.len());
             self.field(&line[..end])?;
@@ -32,7 +31,7 @@ impl Line {
         if !line.is_empty() {
             return Err(NotALine);
         }
-        Tuple::from_bytes(&self.bytes).map_err(|_| NotALine)
+        Ok(Tuple::of_values(columns, &self.bytes))
     }
 
     fn field(&mut self, mut field: &[u8]) -> Result<(), NotALine> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_api::{Chunk, Draft, Op, Row, StreamId, json};
+use forebay_api::{Chunk, Draft, Op, Row, Span, StreamId, json};
 use tokio::sync::mpsc;
 
 use super::line::{Line, NotALine};
@@ -203,6 +203,8 @@ struct Reading<'a> {
     draft: Draft,
     /// `"lsn":…`, the same for all rows.
     extra: String,
+    /// Where the draft has it, once a row of the draft needed it.
+    extra_at: Option<Span>,
     chunks: Vec<Chunk>,
     keys: Keys,
     gathered: usize,
@@ -224,6 +226,7 @@ impl<'a> Reading<'a> {
             notes: Notes::default(),
             draft: Draft::default(),
             extra,
+            extra_at: None,
             chunks: Vec::new(),
             keys: Keys::default(),
             gathered: 0,
@@ -265,10 +268,7 @@ impl<'a> Reading<'a> {
             self.keys.push(target, &tuple);
         }
         let id = self.draft.since(start);
-        let start = self.draft.buf.len();
-        self.draft.buf.extend_from_slice(self.extra.as_bytes());
-        transcribe::write_lower_bounds(&self.notes.lower_bounds, &mut self.draft.buf);
-        let extra = self.draft.since(start);
+        let extra = self.extra();
         let subject = self.draft.subject(&target.shape.subject);
         self.draft.push(Row { time: self.received, subject, op: Op::Snapshot, id, extra, ..written });
         if self.draft.len() >= ROWS || self.draft.buf.len() >= BYTES {
@@ -280,7 +280,24 @@ impl<'a> Reading<'a> {
         Ok(true)
     }
 
+    /// What `source` tells of the row that was written last. The same for all rows is there once in a chunk.
+    fn extra(&mut self) -> Span {
+        let plain = self.notes.lower_bounds.is_empty();
+        if let (true, Some(span)) = (plain, self.extra_at) {
+            return span;
+        }
+        let start = self.draft.buf.len();
+        self.draft.buf.extend_from_slice(self.extra.as_bytes());
+        transcribe::write_lower_bounds(&self.notes.lower_bounds, &mut self.draft.buf);
+        let span = self.draft.since(start);
+        if plain {
+            self.extra_at = Some(span);
+        }
+        span
+    }
+
     fn finish_chunk(&mut self) {
+        self.extra_at = None;
         if !self.draft.is_empty() {
             let chunk = self.draft.finish(&self.order.stream, self.received, false);
             self.gathered += chunk.weight();

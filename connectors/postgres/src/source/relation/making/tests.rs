@@ -113,7 +113,7 @@ impl Table {
 }
 
 fn fits(columns: &Columns, row: &[Option<&str>]) -> Result<(), RowError> {
-    let mut bytes = u16::try_from(row.len()).unwrap().to_be_bytes().to_vec();
+    let mut bytes = Vec::new();
     for value in row {
         match value {
             None => bytes.push(b'n'),
@@ -124,7 +124,7 @@ fn fits(columns: &Columns, row: &[Option<&str>]) -> Result<(), RowError> {
             }
         }
     }
-    let tuple = Tuple::from_bytes(&bytes).unwrap();
+    let tuple = Tuple::of_values(u16::try_from(row.len()).unwrap(), &bytes);
     columns.write_row(&tuple, None, &mut Vec::new(), &mut Notes::default())
 }
 
