@@ -184,6 +184,8 @@ impl Progress {
             Read::Divide => {
                 table.forget_stretches(division);
                 table.record.state = State::Waiting;
+                // Its rows may be called otherwise now, so that ids would mean others than before.
+                table.record.number += 1;
                 self.turns.push(Turn::Again(place.table.clone()));
                 self.changed.insert(place.table.clone());
             }
@@ -274,9 +276,11 @@ impl Progress {
     pub(super) fn begin(&mut self, table: &Arc<str>, reason: Reason, identity: &str) -> &mut Record {
         let round = self.open_round();
         let vanished = self.whole.as_ref().map_or(0, |whole| whole.vanished);
-        let before = self.tables.get(table).map_or(vanished, |known| known.record.number);
+        let known = self.tables.get(table).map(|known| &known.record);
+        let before = known.map_or(vanished, |record| record.number);
+        let incarnation = known.map(|record| record.incarnation.clone()).unwrap_or_default();
         let division = self.new_division();
-        let record = Record::waiting(before + 1, round, reason, identity);
+        let record = Record { incarnation, ..Record::waiting(before + 1, round, reason, identity) };
         self.tables.insert(table.clone(), TableProgress::of(record, division));
         self.changed.insert(table.clone());
         &mut self.tables.get_mut(table).expect("it was just put there").record

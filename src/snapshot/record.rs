@@ -76,6 +76,8 @@ pub(super) struct Record {
     pub(super) filter: Option<String>,
     /// What its marks and ids belong to.
     pub(super) identity: String,
+    /// Which table of this name it is about.
+    pub(super) incarnation: String,
     pub(super) state: State,
     /// Held by an operator.
     pub(super) paused: bool,
@@ -107,6 +109,7 @@ impl Record {
             reason,
             filter: None,
             identity: identity.to_owned(),
+            incarnation: String::new(),
             state: State::Waiting,
             paused: false,
             ranges: Vec::new(),

@@ -288,15 +288,15 @@ impl<'d> Run<'d> {
     }
 
     /// A copy that an operator asked for, with a filter perhaps that makes no sense, is no reason to end the stream, and
-    /// again at every start. Every other fault ends the run.
+    /// again at every start; nor is that of a table that somebody else has added. Every other fault ends the run.
     fn refused(&mut self, place: &Place, fault: Fault) -> Result<(), Fault> {
         let reason = self.watch().progress.reason(place);
         match reason {
             _ if fault.is_retryable() => return Err(fault),
             // what was refused is not wanted any more
             None => {}
-            Some(Reason::Asked) => {
-                error!(source = %self.desk.source, table = %place.table, error = %fault, remedy = fault.remedy(), "the copy of a table that was asked for is given up");
+            Some(Reason::Asked | Reason::Added) => {
+                error!(source = %self.desk.source, table = %place.table, error = %fault, remedy = fault.remedy(), "the copy of a table is given up; its changes go on");
             }
             Some(_) => return Err(fault),
         }

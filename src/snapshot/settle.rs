@@ -10,6 +10,7 @@
 //! | whose copy is not done                   | goes on                             | ended      |
 //! | that was given up, or never to be copied | left                                | left       |
 //! | that has gone                            | forgotten                           | forgotten  |
+//! | whose name another one has now           | forgotten; the other one is new     | the same   |
 //!
 //! What an operator asked for goes on under every mode. And a source may say that everything is to be copied anew.
 
@@ -31,6 +32,7 @@ impl Progress {
         let copies_new =
             plan.mode != SnapshotMode::Never && (whole.decided || first_start || !self.tables.is_empty());
         self.forget_all_but(listed);
+        self.forget_namesakes(listed);
         for table in listed {
             let name: Arc<str> = table.name.as_str().into();
             if anew {
@@ -44,7 +46,7 @@ impl Progress {
             } else if beginning {
                 self.take_up(&name, plan);
             }
-            self.estimate(&name, table.estimated_rows);
+            self.know(&name, table);
         }
         let whole = self.whole.clone().unwrap_or_default();
         self.set_whole(Whole { decided: true, ..whole });
@@ -56,6 +58,18 @@ impl Progress {
             self.tables.keys().filter(|name| !listed.contains(name.as_ref())).cloned().collect();
         for name in gone {
             self.forget(&name);
+        }
+    }
+
+    fn forget_namesakes(&mut self, listed: &[Table]) {
+        for table in listed {
+            let name: Arc<str> = table.name.as_str().into();
+            let is_another = self.tables.get(&name).is_some_and(|known| {
+                !known.record.incarnation.is_empty() && known.record.incarnation != table.incarnation
+            });
+            if is_another {
+                self.forget(&name);
+            }
         }
     }
 
@@ -77,11 +91,16 @@ impl Progress {
         }
     }
 
-    /// What the server believes now of a table that is not divided yet. Not worth storing.
-    fn estimate(&mut self, name: &Arc<str>, rows: Option<u64>) {
+    /// Takes over which table of this name it is, and what the server believes now of one that is not divided yet, which
+    /// is not worth storing.
+    fn know(&mut self, name: &Arc<str>, listed: &Table) {
         let table = self.tables.get_mut(name).expect("it was just looked at");
-        if table.record.state == State::Waiting && rows.is_some() {
-            table.record.estimated_rows = rows;
+        if table.record.state == State::Waiting && listed.estimated_rows.is_some() {
+            table.record.estimated_rows = listed.estimated_rows;
+        }
+        if table.record.incarnation != listed.incarnation {
+            table.record.incarnation.clone_from(&listed.incarnation);
+            self.touch(name);
         }
     }
 }

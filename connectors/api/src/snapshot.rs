@@ -40,6 +40,8 @@ pub enum SnapshotMode {
 pub struct Table {
     /// As events and the configuration call it: `public.orders`.
     pub name: String,
+    /// Tells it from another one that had this name before or has it later: that one was not copied.
+    pub incarnation: String,
     /// How many rows it has, as far as the server knows without counting.
     pub estimated_rows: Option<u64>,
 }

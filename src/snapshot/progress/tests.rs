@@ -31,7 +31,9 @@ fn rows_of(range: &Range) -> Vec<u32> {
 }
 
 fn listed() -> Vec<Table> {
-    TABLES.map(|name| Table { name: name.to_owned(), estimated_rows: None }).to_vec()
+    TABLES
+        .map(|name| Table { name: name.to_owned(), incarnation: "1".to_owned(), estimated_rows: None })
+        .to_vec()
 }
 
 impl World {

@@ -77,10 +77,10 @@ pub fn tuple(data: &[u8]) {
     let Ok(Message::Relation(relation)) = protocol::message(&relation) else {
         unreachable!("it was written here")
     };
-    let mut bytes = vec![0, 1, b't'];
+    let mut bytes = vec![b't'];
     bytes.extend(u32::try_from(text.len()).expect("inputs are small").to_be_bytes());
     bytes.extend(text);
-    let tuple = Tuple::from_bytes(&bytes).expect("it was written here");
+    let tuple = Tuple::of_values(1, &bytes);
     written(&relation, &types, &tuple);
 }
 

@@ -214,7 +214,13 @@ impl Reader {
             // Whoever asked is gone only when the run ends.
             Landing::Begin(told) => drop(told.send(self.transcriber.window.begin())),
             Landing::Rest => self.transcriber.window.rest(),
-            Landing::End => self.transcriber.window.end(),
+            Landing::End(told) => {
+                self.transcriber.window.end();
+                // Whoever asked is gone only when the run ends.
+                told.send(()).ok();
+            }
+            // Whoever read it has gone, and with them the promise that what overtook it is remembered.
+            Landing::Piece(piece) if piece.landed.is_closed() => {}
             Landing::Moved(table, told) => drop(told.send(self.transcriber.window.has_moved(table))),
             Landing::Piece(piece) => {
                 if let Some(end) = self.flush() {
@@ -235,7 +241,7 @@ impl Reader {
     fn send_piece(&mut self, piece: Piece, major: (u32, u64)) -> Result<(), Closed> {
         let Piece { shape, table, keyed, only_moved, seen, chunks, landed } = piece;
         let key_shape = transcribe::key_shape(&shape.columns);
-        let blurred = keyed && self.transcriber.window.blurs(table, &seen);
+        let blurred = keyed && self.transcriber.window.blurs(table, key_shape, &seen);
         let mut told = Landed::default();
         let (mut number, mut minor) = (0, 0);
         let last = chunks.len().saturating_sub(1);
@@ -246,7 +252,8 @@ impl Reader {
                 let key = &chunk.buf[row.key.at as usize..(row.key.at + row.key.len) as usize];
                 let window = &self.transcriber.window;
                 let verdict = match (keyed, blurred) {
-                    (false, _) => Verdict::Send,
+                    // Only a truncation can be told of it.
+                    (false, _) => window.judge(table, &[], &seen),
                     (true, _) if only_moved && !window.may_have_moved(table, key_shape, key) => {
                         Verdict::LeaveOut
                     }
@@ -279,7 +286,7 @@ impl Reader {
         }
         // Sends are settled in order, so the last ticket stands for all.
         told.ticket = tickets.pop();
-        // The copy may have been given up meanwhile; what was sent is harmless.
+        // The copy may have been given up just now; what was sent was judged rightly.
         landed.send(told).ok();
         Ok(())
     }

@@ -18,7 +18,7 @@ mod stretch;
 pub(super) mod target;
 pub(super) mod window;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use forebay_api::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use landing::{Landing, Landings, Piece};
 use seen::{Seen, Sees};
@@ -89,8 +89,6 @@ pub(super) struct PostgresSnapshot {
     publications: Vec<String>,
     stream: Arc<StreamId>,
     landings: Arc<Landings>,
-    /// Whether the slot was created in this run, after the publications.
-    fresh: bool,
     known: Mutex<Known>,
     shapes: Arc<Shapes>,
     /// The session of the watermarks.
@@ -119,8 +117,17 @@ struct Ran {
     last: Option<Vec<String>>,
     /// The table is not what it was when it was looked up.
     changed: bool,
+    /// The table cannot be read for now.
+    locked: bool,
     /// A line that does not fit its shape.
     unfit: Option<Vec<u8>>,
+}
+
+impl Ran {
+    /// Whether it must be read anew.
+    fn is_cut_short(&self) -> bool {
+        self.changed || self.locked || self.unfit.is_some()
+    }
 }
 
 impl PostgresSnapshot {
@@ -141,7 +148,6 @@ impl PostgresSnapshot {
             publications: prepared.publications.clone(),
             stream: prepared.stream.clone(),
             landings,
-            fresh: prepared.fresh,
             known: Mutex::default(),
             shapes,
             marks: tokio::sync::Mutex::default(),
@@ -166,7 +172,8 @@ impl PostgresSnapshot {
                     () = sleep(TABLES_LOOK) => {
                         let now = watching.tables().await?;
                         told.send_if_modified(|before| {
-                            let changed = before.iter().map(|table| &table.name).ne(now.iter().map(|table| &table.name));
+                            let which = |table: &Table| (table.name.clone(), table.incarnation.clone());
+                            let changed = before.iter().map(which).ne(now.iter().map(which));
                             if changed {
                                 *before = now;
                             }
@@ -184,7 +191,11 @@ impl PostgresSnapshot {
             target::published(&self.sql, &self.plan, &self.publications, self.facts.major()).await?;
         let tables = published
             .iter()
-            .map(|table| Table { name: table.name.clone(), estimated_rows: table.estimated_rows })
+            .map(|table| Table {
+                name: table.name.clone(),
+                incarnation: table.oid.to_string(),
+                estimated_rows: table.estimated_rows,
+            })
             .collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.published = published.into_iter().map(|table| (table.name.clone(), table)).collect();
@@ -193,6 +204,7 @@ impl PostgresSnapshot {
 
     /// A table as it is now. `None`: it is gone, or nothing of it is published.
     async fn look_up(&self, name: &str) -> Result<Option<Arc<Target>>, Fault> {
+        self.tables().await?;
         let published = {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.published.get(name).cloned()
@@ -229,6 +241,10 @@ impl PostgresSnapshot {
         let connection = self.server.copying().await.map_err(|error| fault::connect(doing, error))?;
         let made = tokio::task::spawn_blocking(move || Session::new(connection)).await;
         unwound(made).map_err(|error| fault::wire(doing, error))
+    }
+
+    fn close_idle(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).idle.clear();
     }
 
     fn give_back(&self, session: Session) {
@@ -312,11 +328,14 @@ impl PostgresSnapshot {
             }
         }
         let (session, result) = unwound(reading.await);
-        unfinished.0 = None;
+        if result.is_ok() {
+            unfinished.0 = None;
+        }
         drop(open);
         match result.map_err(|error| failed(&name, error))? {
             Chunked::Whole { rows, bytes } => (ran.read, ran.text_bytes) = (rows, bytes),
             Chunked::Changed => ran.changed = true,
+            Chunked::Locked => ran.locked = true,
             // the session stands in the middle of a copy
             Chunked::Unfit { line } => {
                 ran.unfit = Some(line);
@@ -345,11 +364,16 @@ impl PostgresSnapshot {
         (statement, naming, only_moved): (String, Naming, bool),
     ) -> Order {
         let (source, epoch) = (&self.stream.source, self.stream.epoch);
+        // A place means something in one file only.
+        let file = match naming {
+            Naming::Key => String::new(),
+            Naming::Place => format!("{}.{}:", target.oid, target.node),
+        };
         Order {
             target: target.clone(),
             statement,
             stream: self.stream.clone(),
-            prefix: format!("{source}:{epoch:016x}:snapshot:{}:{}:", copy.number, target.shown),
+            prefix: format!("{source}:{epoch:016x}:snapshot:{}:{}:{file}", copy.number, target.shown),
             naming,
             only_moved,
             exact: !self.facts.standby,
@@ -365,7 +389,7 @@ impl PostgresSnapshot {
         ran: &mut Ran,
     ) -> Result<(), Fault> {
         let mut wait = AGAIN_AFTER;
-        while !ran.again.is_empty() && !ran.changed && ran.unfit.is_none() {
+        while !ran.again.is_empty() && !ran.is_cut_short() {
             sleep(wait).await;
             wait = (wait * 2).min(AGAIN_AT_MOST);
             let keys = std::mem::take(&mut ran.again);
@@ -377,6 +401,7 @@ impl PostgresSnapshot {
                 ran.tickets.extend(more.tickets);
                 ran.again.extend(more.again);
                 ran.changed |= more.changed;
+                ran.locked |= more.locked;
                 ran.unfit = ran.unfit.take().or(more.unfit);
             }
         }
@@ -469,6 +494,11 @@ impl PostgresSnapshot {
 #[async_trait]
 impl SnapshotReader for PostgresSnapshot {
     async fn divide(&self, copy: &TableCopy) -> Result<Option<Division>, Fault> {
+        if self.facts.standby {
+            let error = "a copy needs watermarks in the log, which cannot be written on a standby";
+            return Err(Fault::fatal(format!("copying `{}`", copy.table), Blame::Configuration, error)
+                .with_remedy("connect the source to the primary"));
+        }
         let Some(target) = self.look_up(&copy.table).await? else { return Ok(None) };
         if let Some(filter) = &copy.filter {
             // A statement that is prepared cannot be two, as one that is copied with could.
@@ -477,9 +507,7 @@ impl SnapshotReader for PostgresSnapshot {
             prepared
                 .map_err(|error| fault::sql(format!("reading the condition for `{}`", copy.table), error))?;
         }
-        if !self.fresh {
-            self.wait_for_writers(&target).await?;
-        }
+        self.wait_for_writers(&target).await?;
         let since = self.seen().await?.floor();
         // After that, so that what was written before is in these blocks.
         let Some(target) = self.look_up(&copy.table).await? else { return Ok(None) };
@@ -528,7 +556,11 @@ impl SnapshotReader for PostgresSnapshot {
         if !stays {
             return Ok(ReadOutcome::Gone);
         }
-        if ran.changed || ran.unfit.is_some() {
+        if ran.locked {
+            debug!(source = %self.plan.source, table = %copy.table, "the table is locked; its copy waits");
+            sleep(AGAIN_AT_MOST).await;
+        }
+        if ran.is_cut_short() {
             // What was sent of it is repeated; nobody is harmed.
             let rest = Some(range.clone());
             return Ok(ReadOutcome::Chunk(ChunkRead { rest, rows: 0, bytes: 0, tickets: ran.tickets }));
@@ -547,17 +579,29 @@ impl SnapshotReader for PostgresSnapshot {
     /// waited for: a chunk that does not see it would bring back what the stream has overtaken.
     async fn turn(&self, to: Activity) -> Result<(), Fault> {
         match to {
+            // There nothing is copied.
+            _ if self.facts.standby => return Ok(()),
             Activity::Copying => {}
-            // Nothing was begun there.
-            Activity::Paused | Activity::Over if self.facts.standby => return Ok(()),
-            Activity::Paused => return self.watermark(Landing::Rest).await,
-            Activity::Over => return self.watermark(Landing::End).await,
+            Activity::Paused => {
+                self.close_idle();
+                return self.watermark(Landing::Rest).await;
+            }
+            Activity::Over => {
+                self.close_idle();
+                let (ended, met) = oneshot::channel();
+                self.watermark(Landing::End(ended)).await?;
+                return met.await.map_err(|_| stopped());
+            }
         }
         let (begun, answer) = oneshot::channel();
         self.watermark(Landing::Begin(begun)).await?;
         let (streamed, all) = answer.await.map_err(|_| stopped())?;
-        let mut invisible: Vec<u32> =
-            self.seen().await?.running().filter(|xid| !all || streamed.contains(xid)).collect();
+        let seen = self.seen().await?;
+        let unseen = streamed.into_iter().filter(|&xid| seen.sees(xid) != Sees::Yes);
+        let mut invisible: BTreeSet<u32> = unseen.collect();
+        if !all {
+            invisible.extend(seen.running());
+        }
         let since = Instant::now();
         let mut told = false;
         while !invisible.is_empty() {

@@ -1,7 +1,5 @@
 //! An old part of the log is read again: nothing new comes of it.
 
-use std::collections::BTreeMap;
-
 use forebay_integration::{Database, Postgres};
 use serde_json::Value;
 
@@ -92,18 +90,14 @@ async fn reading_an_old_part_of_the_log_again_makes_no_version_and_no_schema_eve
             assert!(again.iter().all(|event| event["op"] != "schema"), "PostgreSQL {major}: {again:#?}");
             assert_eq!(listed(&reading).await, kept, "PostgreSQL {major}");
             assert_eq!(again.len(), first.rows.len());
-            assert_eq!(versions(&again), versions(&first.rows), "PostgreSQL {major}");
-            // They obey what was said before.
+            let ids = |events: &[Value]| events.iter().map(|event| event["id"].clone()).collect::<Vec<_>>();
+            assert_eq!(ids(&again), ids(&first.rows), "PostgreSQL {major}");
+            // They obey what was said before, be it a newer version than the one that they had first.
             again.splice(0..0, all[..before].iter().cloned());
             Judged::of(again);
         }
         db.query("SELECT pg_drop_replication_slot($1)", &[&copy]).await;
     }
-}
-
-/// The version of each event.
-fn versions(events: &[Value]) -> BTreeMap<&str, &str> {
-    events.iter().map(|event| (event["id"].as_str().unwrap(), event["schema"].as_str().unwrap())).collect()
 }
 
 impl Reading {

@@ -102,7 +102,7 @@ async fn a_destination_that_takes_each_event_once_takes_each_schema_once() {
         daemon.unset_env("FOREBAY_STEP");
         daemon.start().await;
         copy.wait_until("SELECT count(*) = 2 FROM forebay_events WHERE op = 'insert'").await;
-        let schemas = "SELECT string_agg(event->>'version', ' ' ORDER BY event->>'version') FROM forebay_events WHERE op = 'schema'";
+        let schemas = "SELECT string_agg(body->>'version', ' ' ORDER BY body->>'version') FROM forebay_events WHERE op = 'schema'";
         assert_eq!(copy.value::<String>(schemas).await, "1-0-0 1-0-1", "after `{step}`");
         daemon.kill().await;
     }
@@ -117,6 +117,7 @@ async fn a_schema_at_a_mark_that_is_held_reaches_the_destination_all_the_same() 
     db.execute("CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE t (id int PRIMARY KEY, mood mood)").await;
     let mut daemon = Daemon::new(FOREBAY, &into_table(&db, &copy));
     daemon.start().await;
+    daemon.wait_until("the source reads", |status| status["sources"][0]["connected"] == true).await;
     db.execute("INSERT INTO t VALUES (1, 'sad')").await;
     copy.wait_until("SELECT to_regclass('forebay_events') IS NOT NULL").await;
     copy.wait_until("SELECT count(*) = 1 FROM forebay_events WHERE op = 'insert'").await;
@@ -132,9 +133,9 @@ async fn a_schema_at_a_mark_that_is_held_reaches_the_destination_all_the_same() 
     db.execute("INSERT INTO t VALUES (3, 'torn')").await;
     copy.wait_until("SELECT count(*) = 3 FROM forebay_events WHERE op = 'insert'").await;
     let named =
-        "SELECT event->>'version' FROM forebay_events WHERE op = 'insert' AND event->'key'->>'id' = '3'";
+        "SELECT body->>'version' FROM forebay_events WHERE op = 'insert' AND body->'key'->>'id' = '3'";
     assert_eq!(copy.value::<String>(named).await, "1-1-0");
-    let schemas = "SELECT string_agg(event->>'version', ' ' ORDER BY event->>'version') FROM forebay_events WHERE op = 'schema'";
+    let schemas = "SELECT string_agg(body->>'version', ' ' ORDER BY body->>'version') FROM forebay_events WHERE op = 'schema'";
     assert_eq!(copy.value::<String>(schemas).await, "1-0-0 1-1-0");
     assert_eq!(daemon.stop().await, 0);
 }

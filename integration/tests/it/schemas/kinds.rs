@@ -11,7 +11,7 @@ const TABLES: [(&str, &str); 9] = [
     ("covering", "CREATE TABLE covering (id int, note text, more int, PRIMARY KEY (id) INCLUDE (more))"),
     (
         "indexed",
-        "CREATE TABLE indexed (note text, id int NOT NULL, other int PRIMARY KEY DEFAULT 7); CREATE UNIQUE INDEX by_id ON indexed (id);
+        "CREATE TABLE indexed (note text, id int NOT NULL, other serial PRIMARY KEY); CREATE UNIQUE INDEX by_id ON indexed (id);
          ALTER TABLE indexed REPLICA IDENTITY USING INDEX by_id",
     ),
     ("whole", "CREATE TABLE whole (id int PRIMARY KEY, note text); ALTER TABLE whole REPLICA IDENTITY FULL"),

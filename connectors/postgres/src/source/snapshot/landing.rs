@@ -21,8 +21,8 @@ pub(crate) enum Landing {
     Begin(oneshot::Sender<(HashSet<u32>, bool)>),
     /// No copy is under way for now.
     Rest,
-    /// Nothing is left to copy.
-    End,
+    /// Nothing is left to copy. Told when everything before it was read.
+    End(oneshot::Sender<()>),
     /// Told: whether rows of this table have moved to other keys without all of their values.
     Moved(u32, oneshot::Sender<bool>),
     /// Rows of a table.
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn what_is_left_is_taken_once_and_by_its_transaction() {
         let landings = Landings::default();
-        landings.leave(7, Landing::End);
+        landings.leave(7, Landing::Rest);
         assert!(landings.take(8).is_none());
         assert!(landings.take(7).is_some());
         assert!(landings.take(7).is_none());

@@ -28,8 +28,8 @@ pub(super) const PIECE_BYTES: usize = 4 << 20;
 /// Preparing a chunk waits for nobody but a lock, which has a limit of its own.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
-/// A server that finds no row for so long, in an index or in some blocks, is not there any more.
-const SILENCE: Duration = Duration::from_secs(600);
+/// A scan that finds few rows is silent for long; that the server is still there is what TCP's keepalive asks.
+const SILENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Rows that policies hide would be missing without a word, so the server is to refuse instead; and whoever waits for a
 /// lock holds up all who come after.
@@ -80,6 +80,8 @@ pub(super) enum Chunked {
     Whole { rows: u64, bytes: u64 },
     /// The table is not what the order says, so nothing was read.
     Changed,
+    /// Somebody holds a lock on the table that nobody reads beside.
+    Locked,
     /// A row does not fit what is known of the table; this is its line, without what COPY says of its place. The session
     /// is of no further use.
     Unfit { line: Vec<u8> },
@@ -130,6 +132,10 @@ impl Session {
             Err(WireError::Server(error)) if error.code.code() == "42P01" => {
                 self.connection.query("ROLLBACK", STATEMENT_LIMIT)?;
                 return Ok(Chunked::Changed);
+            }
+            Err(WireError::Server(error)) if error.code.code() == "55P03" => {
+                self.connection.query("ROLLBACK", STATEMENT_LIMIT)?;
+                return Ok(Chunked::Locked);
             }
             begun => begun?,
         };

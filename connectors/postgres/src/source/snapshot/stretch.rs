@@ -149,10 +149,11 @@ fn copy(target: &Target, naming: Naming, conditions: &[String], end: &str) -> St
     format!("COPY (SELECT {columns} FROM ONLY {}{wanted}{end}) TO STDOUT", target.quoted)
 }
 
-/// What the server must find to be one statement before a condition of the operator's is put into any other: whatever
-/// closes a parenthesis or begins another statement is none.
+/// What the server must find to be one statement before a condition of the operator's is put into any other. Two kinds of
+/// brackets around it, so that what closes one of them too early does not pass.
 pub(super) fn probe_statement(target: &Target, filter: &str) -> String {
-    format!("SELECT FROM ONLY {} WHERE {}", target.quoted, conditions(target, Some(filter)).join(" AND "))
+    let conditions = conditions(target, Some(filter)).join(" AND ");
+    format!("SELECT FROM ONLY {} WHERE {conditions} AND (ARRAY[{filter}\n])[1]", target.quoted)
 }
 
 /// The publication's row filter and the operator's, which may end with a comment.

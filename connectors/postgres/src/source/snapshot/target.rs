@@ -148,7 +148,9 @@ pub(super) fn signature_query(table: u32, oid: u32) -> String {
          (SELECT coalesce(string_agg(a.attname || ' ' || a.atttypid || ' ' || a.atttypmod || ' ' || a.attisdropped || a.attgenerated::text, ',' ORDER BY a.attnum), '') \
           FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0) || \
          (SELECT coalesce(string_agg(i.indexrelid || ' ' || i.indkey::text || i.indisprimary || i.indisreplident || i.indimmediate || i.indisvalid, ',' ORDER BY i.indexrelid), '') \
-          FROM pg_index i WHERE i.indrelid = c.oid), ';' ORDER BY c.oid) FROM pg_class c JOIN pg_namespace ns ON ns.oid = c.relnamespace \
+          FROM pg_index i WHERE i.indrelid = c.oid), ';' ORDER BY c.oid) || \
+         (SELECT coalesce(string_agg(to_jsonb(r)::text, ',' ORDER BY r.oid), '') FROM pg_publication_rel r WHERE r.prrelid IN ({table}, {oid})) \
+         FROM pg_class c JOIN pg_namespace ns ON ns.oid = c.relnamespace \
          WHERE c.oid IN ({table}, {oid}))"
     )
 }

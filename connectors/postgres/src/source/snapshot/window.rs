@@ -189,10 +189,14 @@ impl Window {
         }
     }
 
-    /// Whether all of a chunk must be read again, because it is not known which of its rows were touched.
-    pub(crate) fn blurs(&self, table: u32, seen: &Seen) -> bool {
-        let unknown = self.tables.get(&table).into_iter().flat_map(|touched| &touched.unknown);
-        unknown.into_iter().any(|&xid| seen.sees(xid) != Sees::Yes)
+    /// Whether all of a chunk must be read again, because it is not known which of its rows were touched: too many were,
+    /// or their keys are written in another way than the chunk's.
+    pub(crate) fn blurs(&self, table: u32, shape: u64, seen: &Seen) -> bool {
+        let Some(touched) = self.tables.get(&table) else { return false };
+        let unseen = |xid: u32| seen.sees(xid) != Sees::Yes;
+        let is_other = touched.shape != shape
+            && touched.keys.values().any(|touches| touches.iter().any(|&(xid, _)| unseen(xid)));
+        is_other || touched.unknown.iter().any(|&xid| unseen(xid))
     }
 
     /// What becomes of a row that a snapshot saw.
@@ -343,8 +347,8 @@ mod tests {
         for xid in 100..104u32 {
             window.touch(TABLE, 1, xid, &[&key[..], &xid.to_be_bytes()].concat(), Left::Whole);
         }
-        assert!(window.blurs(TABLE, &seen("100:101:100")));
-        assert!(!window.blurs(TABLE, &seen("104:104:")));
+        assert!(window.blurs(TABLE, 1, &seen("100:101:100")));
+        assert!(!window.blurs(TABLE, 1, &seen("104:104:")));
         assert!(window.bytes <= 2 * MAX_BYTES);
     }
 
@@ -353,8 +357,8 @@ mod tests {
         let mut window = window();
         window.touch(TABLE, 1, 100, b"{\"id\":1}", Left::Whole);
         window.touch(TABLE, 2, 101, b"{\"id\":\"1\"}", Left::Whole);
-        assert!(window.blurs(TABLE, &seen("101:101:")));
-        assert!(!window.blurs(TABLE, &seen("102:102:")));
+        assert!(window.blurs(TABLE, 1, &seen("101:101:")));
+        assert!(!window.blurs(TABLE, 1, &seen("102:102:")));
     }
 
     #[test]
