@@ -62,7 +62,7 @@ const FIRST_ROWS: u64 = 1_000;
 const CHUNK_BLOCKS: u32 = 512;
 
 /// A table smaller than twice this is one stretch.
-const STRETCH_BYTES: u64 = 64 << 20;
+const STRETCH_BYTES: u64 = 16 << 20;
 
 /// So much of what was read may wait for its place in the stream: some parts of each session, or one large value.
 const WAITING_BYTES: usize = 32 << 20;
