@@ -271,6 +271,11 @@ impl Plan {
     pub(super) fn schemas(&self) -> BTreeSet<&str> {
         self.config.tables.iter().filter_map(|pattern| pattern.strip_suffix(".*")).collect()
     }
+
+    /// While the rows of one chunk wait for their place in the stream, their session reads the next one.
+    pub(super) fn chunks_at_once(&self) -> usize {
+        2 * self.config.snapshot_parallel.get()
+    }
 }
 
 /// More would take connections that the application needs.

@@ -88,7 +88,7 @@ impl Prepared {
         let born = born.map_or("before".to_owned(), |born| born.to_string());
         SnapshotPlan {
             mode: plan.config.snapshot,
-            parallel: plan.config.snapshot_parallel.get(),
+            parallel: plan.chunks_at_once(),
             identity: format!("{system}/{database}/{slot}/{born}"),
             first_start: !self.before_copies,
             anew: false,

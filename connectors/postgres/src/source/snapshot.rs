@@ -24,16 +24,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_api::{
-    Activity, Blame, ChunkRead, Division, Fault, Range, ReadOutcome, SnapshotPlan, SnapshotReader, Snapshots,
-    StreamId, Table, TableCopy, Ticket, step,
+    Activity, Blame, Budget, ChunkRead, Division, Fault, Range, ReadOutcome, SnapshotPlan, SnapshotReader,
+    Snapshots, StreamId, Table, TableCopy, Ticket, step,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
+use tokio_postgres::SimpleQueryMessage;
 use tracing::{debug, info, warn};
 
 use landing::{Landing, Landings, Piece};
 use seen::{Seen, Sees};
-use session::{Chunked, Order, Part, Session, SessionError};
+use session::{Chunked, Order, Part, Session, SessionError, Way};
 use stretch::{Naming, Stretch};
 use target::{Published, Target};
 
@@ -49,7 +50,7 @@ use crate::decode::row::Columns;
 /// The prefix of the messages that are the high watermarks.
 pub(super) const WATERMARK: &str = "forebay.watermark";
 
-/// So much text is a chunk, as far as the size of rows is known beforehand.
+/// So much is a chunk, as far as the size of rows is known beforehand.
 const CHUNK_BYTES: u64 = 4 << 20;
 
 /// And so many rows at most.
@@ -62,7 +63,16 @@ const FIRST_ROWS: u64 = 1_000;
 const CHUNK_BLOCKS: u32 = 512;
 
 /// A table smaller than twice this is one stretch.
-const STRETCH_BYTES: u64 = 64 << 20;
+const STRETCH_BYTES: u64 = 16 << 20;
+
+/// So much of what was read may wait for its place in the stream: some parts of each session, or one large value.
+const WAITING_BYTES: usize = 32 << 20;
+
+/// Parts of a chunk that wait; a chunk of the usual size has one or two.
+const PARTS: usize = 4;
+
+/// What a row costs beside its text, more or less.
+const ROW_OVERHEAD: u64 = 160;
 
 /// Keys that are read again in one statement.
 const AGAIN_KEYS: usize = 500;
@@ -93,6 +103,16 @@ pub(super) struct PostgresSnapshot {
     shapes: Arc<Shapes>,
     /// The session of the watermarks.
     marks: tokio::sync::Mutex<Option<Sql>>,
+    /// How many sessions may read.
+    seats: Arc<Semaphore>,
+    /// For what was read and waits for its place.
+    room: Budget,
+}
+
+/// A session that reads, one of so many.
+struct Seat {
+    session: Session,
+    permit: OwnedSemaphorePermit,
 }
 
 /// What is known from chunk to chunk.
@@ -100,7 +120,7 @@ pub(super) struct PostgresSnapshot {
 struct Known {
     published: HashMap<String, Published>,
     targets: HashMap<String, Arc<Target>>,
-    /// Bytes of text in a row of each table, by experience.
+    /// Bytes that a row of each table takes, by experience.
     widths: HashMap<String, u64>,
     idle: Vec<Session>,
 }
@@ -151,6 +171,8 @@ impl PostgresSnapshot {
             known: Mutex::default(),
             shapes,
             marks: tokio::sync::Mutex::default(),
+            seats: Arc::new(Semaphore::new(plan.config.snapshot_parallel.get())),
+            room: Budget::new(WAITING_BYTES),
         })
     }
 
@@ -232,23 +254,27 @@ impl PostgresSnapshot {
         }
     }
 
-    async fn session(&self) -> Result<Session, Fault> {
+    async fn session(&self) -> Result<Seat, Fault> {
+        let permit = self.seats.clone().acquire_owned().await.expect("it is never closed");
         let idle = self.known.lock().unwrap_or_else(PoisonError::into_inner).idle.pop();
         if let Some(session) = idle {
-            return Ok(session);
+            return Ok(Seat { session, permit });
         }
         let doing = "opening a session for the copy";
         let connection = self.server.copying().await.map_err(|error| fault::connect(doing, error))?;
         let made = tokio::task::spawn_blocking(move || Session::new(connection)).await;
-        unwound(made).map_err(|error| fault::wire(doing, error))
+        let session = unwound(made).map_err(|error| fault::wire(doing, error))?;
+        Ok(Seat { session, permit })
     }
 
     fn close_idle(&self) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).idle.clear();
     }
 
-    fn give_back(&self, session: Session) {
+    fn give_back(&self, seat: Seat) {
+        let Seat { session, permit } = seat;
         self.known.lock().unwrap_or_else(PoisonError::into_inner).idle.push(session);
+        drop(permit);
     }
 
     /// Leaves something in the stream's way, under a transaction of our own, and commits that.
@@ -259,10 +285,14 @@ impl PostgresSnapshot {
             _ => session_for("writing watermarks", &self.server).await?,
         };
         let failed = |error| fault::sql("writing a watermark", error);
-        sql.batch_execute("BEGIN").await.map_err(failed)?;
-        let statement = "SELECT pg_current_xact_id()::text, pg_logical_emit_message(true, $1, '')";
-        let row = sql.query_one(statement, &[&WATERMARK]).await.map_err(failed)?;
-        let xid: String = row.try_get(0).map_err(failed)?;
+        let statement =
+            format!("BEGIN; SELECT pg_current_xact_id(), pg_logical_emit_message(true, '{WATERMARK}', '')");
+        let answers = sql.simple_query(&statement).await.map_err(failed)?;
+        let row = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let xid = row.and_then(|row| row.get(0)).unwrap_or_default();
         let xid: u64 = xid
             .parse()
             .map_err(|error| Fault::fatal(format!("reading transaction id `{xid}`"), Blame::Defect, error))?;
@@ -290,23 +320,55 @@ impl PostgresSnapshot {
         })
     }
 
-    /// Reads a statement's rows and lands them.
+    /// Reads a statement's rows and lands them. The session is free for another chunk as soon as the rows are read.
     async fn run(&self, order: Order) -> Result<Ran, Fault> {
-        let (target, name) = (order.target.clone(), order.target.shown.clone());
+        let target = order.target.clone();
         let only_moved = order.only_moved;
-        let mut session = self.session().await?;
+        let mut seat = self.session().await?;
         let open = self.landings.open();
-        let (parts, mut taken) = mpsc::channel::<Part>(1);
-        let mut unfinished = CancelOnDrop(Some(session.canceller()));
+        // So many parts wait for their place without holding up the chunk's transaction.
+        let (parts, taken) = mpsc::channel::<Part>(PARTS);
+        let way = Way { parts, room: self.room.clone() };
+        let mut unfinished = CancelOnDrop(Some(seat.session.canceller()));
         let landings = self.landings.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            let result = session.chunk(&order, &|seen| landings.saw(seen), &parts);
-            (session, result)
+            let result = seat.session.chunk(&order, &|seen| landings.saw(seen), &way);
+            (seat, result)
         });
+        let read = async {
+            let (seat, result) = unwound(reading.await);
+            if result.is_ok() {
+                unfinished.0 = None;
+            }
+            if matches!(result, Ok(Chunked::Whole { .. } | Chunked::Changed | Chunked::Locked)) {
+                self.give_back(seat);
+            }
+            Ok(result)
+        };
+        let (result, mut ran) = tokio::try_join!(read, self.land(&target, only_moved, taken))?;
+        drop(open);
+        match result.map_err(|error| failed(&target.shown, error))? {
+            Chunked::Whole { rows, bytes } => (ran.read, ran.text_bytes) = (rows, bytes),
+            Chunked::Changed => ran.changed = true,
+            Chunked::Locked => ran.locked = true,
+            // the session stands in the middle of a copy
+            Chunked::Unfit { line } => ran.unfit = Some(line),
+            Chunked::Dropped => return Err(stopped()),
+        }
+        Ok(ran)
+    }
+
+    /// Gives parts their place in the stream, one after the other.
+    async fn land(
+        &self,
+        target: &Target,
+        only_moved: bool,
+        mut taken: mpsc::Receiver<Part>,
+    ) -> Result<Ran, Fault> {
         let mut ran = Ran::default();
         while let Some(part) = taken.recv().await {
             step!("snapshot-read");
-            let Part { seen, chunks, keys } = part;
+            let Part { seen, chunks, keys, room } = part;
             let (landed, answer) = oneshot::channel();
             let piece = Piece {
                 shape: target.shape.clone(),
@@ -319,6 +381,7 @@ impl PostgresSnapshot {
             };
             self.watermark(Landing::Piece(piece)).await?;
             let landed = answer.await.map_err(|_| stopped())?;
+            drop(room);
             ran.rows += landed.rows;
             ran.bytes += landed.bytes;
             ran.tickets.extend(landed.ticket);
@@ -327,23 +390,6 @@ impl PostgresSnapshot {
                 ran.last = Some(keys.get(last));
             }
         }
-        let (session, result) = unwound(reading.await);
-        if result.is_ok() {
-            unfinished.0 = None;
-        }
-        drop(open);
-        match result.map_err(|error| failed(&name, error))? {
-            Chunked::Whole { rows, bytes } => (ran.read, ran.text_bytes) = (rows, bytes),
-            Chunked::Changed => ran.changed = true,
-            Chunked::Locked => ran.locked = true,
-            // the session stands in the middle of a copy
-            Chunked::Unfit { line } => {
-                ran.unfit = Some(line);
-                return Ok(ran);
-            }
-            Chunked::Dropped => return Err(stopped()),
-        }
-        self.give_back(session);
         Ok(ran)
     }
 
@@ -461,14 +507,14 @@ impl PostgresSnapshot {
             let percent = (f64::from(count) * 200.0 * 100.0 / f64::from(target.blocks.max(1))).min(100.0);
             let statement = stretch::sample_statement(target, count, percent);
             let columns = u16::try_from(target.key.len()).expect("a key has at most 32 columns");
-            let mut session = self.session().await?;
+            let mut seat = self.session().await?;
             let sampled = tokio::task::spawn_blocking(move || {
-                let sampled = session.values(&statement, columns);
-                (session, sampled)
+                let sampled = seat.session.values(&statement, columns);
+                (seat, sampled)
             });
-            let (session, sampled) = unwound(sampled.await);
+            let (seat, sampled) = unwound(sampled.await);
             bounds = sampled.map_err(|error| failed(&target.shown, error))?;
-            self.give_back(session);
+            self.give_back(seat);
         }
         let mut ranges = Vec::new();
         let mut after = None;
@@ -481,8 +527,8 @@ impl PostgresSnapshot {
     }
 
     fn by_block(&self, target: &Target) -> Vec<Range> {
-        let parallel = u32::try_from(self.plan.config.snapshot_parallel.get()).unwrap_or(1);
-        let size = target.blocks.div_ceil(parallel).max(CHUNK_BLOCKS);
+        let stretches = u32::try_from(self.plan.chunks_at_once()).unwrap_or(1);
+        let size = target.blocks.div_ceil(stretches).max(CHUNK_BLOCKS);
         let (oid, node) = (target.oid, target.node);
         (0..target.blocks)
             .step_by(size as usize)
@@ -541,9 +587,9 @@ impl SnapshotReader for PostgresSnapshot {
         let mut ran = self.run(self.order(copy, &target, (statement, naming, only_moved))).await?;
         let full = ran.read >= limit;
         let last = ran.last.take();
-        if let Some(width) = ran.text_bytes.checked_div(ran.read) {
+        if let Some(width) = ran.text_bytes.max(ran.bytes).checked_div(ran.read) {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.widths.insert(copy.table.clone(), width.max(1));
+            known.widths.insert(copy.table.clone(), width + ROW_OVERHEAD);
         }
         self.again(copy, &target, (naming, only_moved), &mut ran).await?;
         let stays = match &ran.unfit {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_api::{Chunk, Draft, Op, Row, Span, StreamId, json};
+use forebay_api::{Budget, Chunk, Draft, Op, Permit, Row, Span, StreamId, json};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::line::{Line, NotALine};
@@ -63,6 +64,16 @@ pub(super) struct Part {
     pub(super) chunks: Vec<Chunk>,
     /// The key of each row as the server wrote it; empty where there is none.
     pub(super) keys: Keys,
+    /// What it takes of the room for parts.
+    pub(super) room: Permit,
+}
+
+/// Where the parts of a chunk go, from a thread that may block.
+pub(super) struct Way {
+    /// To whoever gives them their place in the stream.
+    pub(super) parts: mpsc::Sender<Part>,
+    /// Parts of all chunks wait in it, so that large values do not gather.
+    pub(super) room: Budget,
 }
 
 /// Keys, as text, without an allocation for each.
@@ -117,7 +128,7 @@ impl Session {
         &mut self,
         order: &Order,
         saw: &dyn Fn(&Arc<Seen>),
-        parts: &mpsc::Sender<Part>,
+        way: &Way,
     ) -> Result<Chunked, SessionError> {
         let target = &order.target;
         let begin = format!(
@@ -151,7 +162,7 @@ impl Session {
         let mut reading = Reading::new(order, row.text(1)?, seen);
         let mut failed = None;
         let end = self.connection.copy_out(&order.statement, SILENCE, &mut |line| match reading
-            .take(line, parts)
+            .take(line, way)
         {
             Ok(goes_on) => goes_on,
             Err(error) => {
@@ -165,7 +176,7 @@ impl Session {
         if let Some(line) = reading.unfit {
             return Ok(Chunked::Unfit { line });
         }
-        if end == CopyEnd::Broken || !reading.hand_over(parts) {
+        if end == CopyEnd::Broken || !reading.hand_over(way) {
             return Ok(Chunked::Dropped);
         }
         self.connection.query("COMMIT", STATEMENT_LIMIT)?;
@@ -244,7 +255,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Takes a row; whether more are wanted.
-    fn take(&mut self, line: &[u8], parts: &mpsc::Sender<Part>) -> Result<bool, SessionError> {
+    fn take(&mut self, line: &[u8], way: &Way) -> Result<bool, SessionError> {
         let target = &self.order.target;
         self.rows += 1;
         self.text_bytes += line.len() as u64;
@@ -280,7 +291,7 @@ impl<'a> Reading<'a> {
         if self.draft.len() >= ROWS || self.draft.buf.len() >= BYTES {
             self.finish_chunk();
             if self.gathered >= PIECE_BYTES {
-                return Ok(self.hand_over(parts));
+                return Ok(self.hand_over(way));
             }
         }
         Ok(true)
@@ -312,18 +323,19 @@ impl<'a> Reading<'a> {
     }
 
     /// Gives away what has gathered; whether somebody took it.
-    fn hand_over(&mut self, parts: &mpsc::Sender<Part>) -> bool {
+    fn hand_over(&mut self, way: &Way) -> bool {
         self.finish_chunk();
         if self.chunks.is_empty() {
             return true;
         }
-        self.gathered = 0;
+        let room = Handle::current().block_on(way.room.take(std::mem::take(&mut self.gathered)));
         let part = Part {
+            room,
             seen: self.seen.clone(),
             chunks: std::mem::take(&mut self.chunks),
             keys: std::mem::take(&mut self.keys),
         };
-        parts.blocking_send(part).is_ok()
+        way.parts.blocking_send(part).is_ok()
     }
 }
 
