@@ -10,6 +10,7 @@ mod metrics;
 pub mod schemas;
 pub mod snapshot;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -266,7 +267,8 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>, end: Cancellation
             get(|State(status): State<Arc<Status>>| async move { axum_json(&status.to_json()) }),
         )
         .with_state(status);
-    let served = axum::serve(listener, routes).with_graceful_shutdown(end.cancelled_owned()).await;
+    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(end.cancelled_owned()).await;
     if let Err(error) = served {
         error!(error = %error, "the admin server ended");
     }

@@ -1,14 +1,16 @@
 //! `POST /snapshot`: what an operator commands, from `forebay snapshot` or from a script.
 //!
-//! The admin server has no password, so a page in a browser on this machine must not reach it: a browser names itself
-//! by `Origin` whenever it posts, and asks first before it posts JSON. Both are refused, also where the page's own name
-//! leads to this address.
+//! The admin server has no password, and a condition is SQL that the source's role runs: so commands are taken from this
+//! machine only (in a container, from inside of it), wherever the server listens. And a page in a browser on this machine
+//! must not reach it: a browser names itself by `Origin` whenever it posts, and asks first before it posts JSON. Both are
+//! refused, also where the page's own name leads to this address.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -44,7 +46,22 @@ pub(super) fn routes() -> Router<Arc<Status>> {
     Router::new().route("/snapshot", post(command)).layer(DefaultBodyLimit::max(BODY_BYTES))
 }
 
-async fn command(State(status): State<Arc<Status>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn command(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    State(status): State<Arc<Status>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if !peer.ip().to_canonical().is_loopback() {
+        let refusal = Refusal::not_now(
+            format!(
+                "commands are taken from the daemon's own machine, and this one comes from {}",
+                peer.ip()
+            ),
+            "run `forebay snapshot` there; in a container by `docker exec` or `kubectl exec`",
+        );
+        return refused(StatusCode::FORBIDDEN, &refusal);
+    }
     if headers.contains_key(header::ORIGIN) {
         let refusal = Refusal::wrong("a page in a browser commands nothing here", "use `forebay snapshot`");
         return refused(StatusCode::FORBIDDEN, &refusal);
@@ -111,12 +128,21 @@ mod tests {
     use super::*;
 
     async fn posted(status: Status, headers: &[(header::HeaderName, &str)], body: &str) -> (u16, Value) {
+        posted_from("[::ffff:127.0.0.1]:5", status, headers, body).await
+    }
+
+    async fn posted_from(
+        peer: &str,
+        status: Status,
+        headers: &[(header::HeaderName, &str)],
+        body: &str,
+    ) -> (u16, Value) {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
             .collect();
-        let response =
-            command(State(Arc::new(status)), headers, Bytes::copy_from_slice(body.as_bytes())).await;
+        let (peer, body) = (ConnectInfo(peer.parse().unwrap()), Bytes::copy_from_slice(body.as_bytes()));
+        let response = command(peer, State(Arc::new(status)), headers, body).await;
         let code = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), BODY_BYTES).await.unwrap();
         (code, serde_json::from_slice(&body).unwrap())
@@ -124,6 +150,15 @@ mod tests {
 
     const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json; charset=utf-8");
     const PAUSE: &str = r#"{"source":"shop","command":{"pause":{}}}"#;
+
+    #[tokio::test]
+    async fn commands_are_taken_from_this_machine_only() {
+        for peer in ["10.0.0.7:5", "[2001:db8::1]:5", "[::ffff:10.0.0.7]:5"] {
+            let (code, said) = posted_from(peer, healthy(), &[JSON], PAUSE).await;
+            assert_eq!((code, &said["wrong"]), (403, &json!(false)), "{said}");
+        }
+        assert_eq!(posted_from("[::1]:5", healthy(), &[JSON], PAUSE).await.0, 409);
+    }
 
     #[tokio::test]
     async fn a_page_in_a_browser_is_refused_whatever_it_sends() {

@@ -126,6 +126,19 @@ impl Columns {
         notes: &mut Notes,
     ) -> Result<(), RowError> {
         self.check(row)?;
+        let written = self.write_key_parts(row, old, out, notes);
+        // The row that the key is of tells its bounds, whether or not there is a key.
+        notes.scratch.reset();
+        written
+    }
+
+    fn write_key_parts(
+        &self,
+        row: &Tuple<'_>,
+        old: Option<&Tuple<'_>>,
+        out: &mut Vec<u8>,
+        notes: &mut Notes,
+    ) -> Result<(), RowError> {
         let start = out.len();
         // What follows the key's last column, most of a row as a rule, is not walked at all.
         let end = self.0.iter().rposition(|column| column.key).map_or(0, |last| last + 1);
@@ -138,8 +151,6 @@ impl Columns {
                 Value::Binary(_) => return Err(RowError::Binary { column: column.name.clone() }),
             }
         }
-        // The row that the key is of tells its bounds.
-        notes.scratch.reset();
         close(start, out);
         Ok(())
     }

@@ -177,3 +177,33 @@ async fn a_table_that_must_not_be_read_is_refused_with_what_mends_it() {
     let said = copying.daemon.stderr();
     assert!(said.contains("permission denied for table guarded") && said.contains("remedy: grant"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_added_and_must_not_be_read_ends_no_other_ones_stream() {
+    let db = Postgres::shared(15).await.database("added_forbidden").await;
+    let role = format!("{}_reader", db.name());
+    db.execute(&format!(
+        "CREATE TABLE open (id int PRIMARY KEY, version bigint); CREATE TABLE guarded (id int PRIMARY KEY, version bigint);
+         INSERT INTO guarded VALUES (1, 0); CREATE ROLE {role} LOGIN REPLICATION; GRANT SELECT ON open TO {role};
+         CREATE PUBLICATION {} FOR TABLE open",
+        db.name()
+    ))
+    .await;
+    let url = db.url().replace("postgres@", &format!("{role}@"));
+    let mut copying = Copying::through(&url, &db, "\"public.*\"", "    publication_mode: existing");
+    copying.start().await;
+    copying.copied().await;
+    db.execute(&format!("ALTER PUBLICATION {} ADD TABLE guarded", db.name())).await;
+    let told = |status: &Value| {
+        let tables = status["sources"][0]["snapshot"]["tables"].as_array().unwrap();
+        tables.iter().any(|table| table["name"] == "public.guarded" && table["problem"].is_string())
+    };
+    copying.daemon.wait_until("the table is a problem", told).await;
+    db.execute("INSERT INTO open VALUES (1, 1); UPDATE guarded SET version = 1").await;
+    let streamed = |event: &Value| ["insert", "update"].iter().any(|op| event["op"] == *op);
+    copying.wait_for(2, "the changes of both", streamed).await;
+    // When it may be read, whoever asks for it gets it.
+    db.execute(&format!("GRANT SELECT ON guarded TO {role}")).await;
+    copying.command(&["--table", "public.guarded"]).await;
+    copying.wait_for(1, "its row", is_copied).await;
+}

@@ -80,6 +80,7 @@ async fn a_condition_that_the_server_refuses_harms_neither_the_stream_nor_the_ta
         "no_such_column = 1",
         "id =",
         "id = 1) OR (",
+        "id = 1) OR (true",
         "id = 1)) TO STDOUT; COMMIT; DROP TABLE other; --",
         "true) TO STDOUT; COMMIT; DROP TABLE other; --",
         "id / 0 = 1",

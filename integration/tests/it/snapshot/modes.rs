@@ -238,3 +238,26 @@ async fn a_copy_outlives_restarts_of_the_server() {
     }
     copying.finished(&db).await.expect_table(&db, "public.items").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_takes_the_name_of_one_that_was_copied_is_copied_too() {
+    let db = one_and_two(15, "namesakes").await;
+    let mut copying = Copying::of(&db, "\"public.*\"", "");
+    copying.start().await;
+    assert_eq!(copying.finished(&db).await.copied_of("public.one"), 2000);
+    let again = "DROP TABLE one; CREATE TABLE one (id int PRIMARY KEY, version bigint); INSERT INTO one VALUES (7, 1), (8, 1)";
+    let other = |event: &Value| {
+        is_copied(event) && event["source"]["table"] == "one" && event["payload"]["version"] == 1
+    };
+    // While nobody looks.
+    assert_eq!(copying.daemon.stop().await, 0);
+    db.execute(again).await;
+    copying.start().await;
+    copying.wait_for(2, "the other table is copied", other).await;
+    copying.finished(&db).await;
+    // While the daemon runs: whoever makes the table publishes it.
+    db.execute(again).await;
+    db.execute(&format!("ALTER PUBLICATION {} ADD TABLE one", db.name())).await;
+    copying.wait_for(4, "the third one is copied", other).await;
+    assert_eq!(copying.finished(&db).await.copied_of("public.two"), 2000, "nothing else is copied again");
+}

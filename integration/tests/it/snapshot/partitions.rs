@@ -97,3 +97,28 @@ async fn a_partition_that_is_attached_or_detached_meanwhile_loses_no_row_that_st
         }
     }
 }
+
+/// One statement fills them all, so that rows in the same places of their files were written by one transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_a_key_in_several_partitions_have_each_an_id_of_its_own() {
+    for major in [13, 18] {
+        let db = Postgres::shared(major).await.database("places").await;
+        db.execute(
+            "CREATE TABLE logs (kind int, line text) PARTITION BY LIST (kind);
+             CREATE TABLE logs_0 PARTITION OF logs FOR VALUES IN (0);
+             CREATE TABLE logs_1 PARTITION OF logs FOR VALUES IN (1);
+             INSERT INTO logs SELECT n % 2, n::text FROM generate_series(1, 400) n",
+        )
+        .await;
+        let more = "    keyless: insert_only\n    publish_via_partition_root: true";
+        let mut copying = Copying::of(&db, "public.logs", more);
+        copying.start().await;
+        copying.finished(&db).await;
+        let copied: Vec<_> = copying.events().into_iter().filter(is_copied).collect();
+        let ids: std::collections::BTreeSet<&str> =
+            copied.iter().map(|event| event["id"].as_str().unwrap()).collect();
+        let lines: std::collections::BTreeSet<&str> =
+            copied.iter().map(|event| event["payload"]["line"].as_str().unwrap()).collect();
+        assert_eq!((ids.len(), lines.len()), (400, 400), "PostgreSQL {major}");
+    }
+}

@@ -239,3 +239,15 @@ fn a_broken_value_is_not_taken_for_an_old_one() {
     let value = written(None, &[Value::Text(b"x"), Value::Null, Value::Null]).unwrap_err();
     assert!(!value.is_stale());
 }
+
+#[test]
+fn a_key_that_failed_leaves_nothing_to_the_next_row() {
+    let columns = columns_of(&[(1, "tags", 1007), (1, "body", 25)], &TypeCatalog::default());
+    let bytes = update(None, &[Value::Text(b"[0:0]={1}"), Value::Unchanged]);
+    let Message::Update(update) = message(&bytes).unwrap() else { unreachable!() };
+    let mut notes = Notes::default();
+    let key = columns.write_key(&update.new, None, &mut Vec::new(), &mut notes);
+    assert_eq!(key, Err(RowError::KeyNotSent { column: "body".to_owned() }));
+    columns.write_row(&update.new, None, &mut Vec::new(), &mut notes).unwrap();
+    assert_eq!(notes.lower_bounds, br#""tags":[0]"#);
+}

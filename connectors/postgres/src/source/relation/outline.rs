@@ -213,22 +213,22 @@ impl Outline {
         }
     }
 
-    /// Keeps a type and what it is made of.
+    /// Keeps a type and what it is made of. Nothing limits how deep that is, so the stack is not used for it.
     fn keep_type(&mut self, oid: u32, types: &TypeCatalog) {
-        let Some(known) = types.get(oid).filter(|_| !self.types.contains_key(&oid)) else { return };
-        self.types.insert(oid, KeptType::of(known));
-        let parts: Vec<u32> = match &known.kind {
-            TypeKind::Domain { base: part, .. }
-            | TypeKind::Array { element: part, .. }
-            | TypeKind::Range { subtype: part }
-            | TypeKind::Multirange { range: part } => vec![*part],
-            TypeKind::Composite(attributes) => {
-                attributes.iter().map(|attribute| attribute.type_oid).collect()
+        let mut wanted = vec![oid];
+        while let Some(oid) = wanted.pop() {
+            let Some(known) = types.get(oid).filter(|_| !self.types.contains_key(&oid)) else { continue };
+            self.types.insert(oid, KeptType::of(known));
+            match &known.kind {
+                TypeKind::Domain { base: part, .. }
+                | TypeKind::Array { element: part, .. }
+                | TypeKind::Range { subtype: part }
+                | TypeKind::Multirange { range: part } => wanted.push(*part),
+                TypeKind::Composite(attributes) => {
+                    wanted.extend(attributes.iter().map(|attribute| attribute.type_oid));
+                }
+                TypeKind::Enum(_) | TypeKind::Base { .. } | TypeKind::Gone => {}
             }
-            TypeKind::Enum(_) | TypeKind::Base { .. } | TypeKind::Gone => Vec::new(),
-        };
-        for part in parts {
-            self.keep_type(part, types);
         }
     }
 }
@@ -272,5 +272,26 @@ impl KeptType {
             KeptKind::Gone => TypeKind::Gone,
         };
         CatalogType { namespace: self.schema.clone(), name: self.name.clone(), kind }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::options::ValueOptions;
+
+    #[test]
+    fn types_of_types_are_kept_however_deep_they_are() {
+        const FIRST: u32 = 20_000;
+        const DEPTH: u32 = 200_000;
+        let mut types = TypeCatalog::new(ValueOptions::default());
+        for oid in FIRST..FIRST + DEPTH {
+            let kind = TypeKind::Domain { base: oid + 1, modifier: -1 };
+            types.insert(oid, CatalogType { namespace: "public".to_owned(), name: "d".to_owned(), kind });
+        }
+        let mut outline =
+            Outline { v: FORM, comment: None, root: None, columns: Vec::new(), types: BTreeMap::new() };
+        outline.keep_type(FIRST, &types);
+        assert_eq!(outline.types.len(), DEPTH as usize);
     }
 }
