@@ -99,6 +99,8 @@ pub(super) struct PostgresSnapshot {
     publications: Vec<String>,
     stream: Arc<StreamId>,
     landings: Arc<Landings>,
+    /// Whether the slot was created in this run, after the publications.
+    fresh: bool,
     known: Mutex<Known>,
     shapes: Arc<Shapes>,
     /// The session of the watermarks.
@@ -168,6 +170,7 @@ impl PostgresSnapshot {
             publications: prepared.publications.clone(),
             stream: prepared.stream.clone(),
             landings,
+            fresh: prepared.fresh,
             known: Mutex::default(),
             shapes,
             marks: tokio::sync::Mutex::default(),
@@ -553,7 +556,11 @@ impl SnapshotReader for PostgresSnapshot {
             prepared
                 .map_err(|error| fault::sql(format!("reading the condition for `{}`", copy.table), error))?;
         }
-        self.wait_for_writers(&target).await?;
+        // The server makes a slot when everything has ended that it will not stream, but for commits that wait for a
+        // standby: those are in the log and not visible.
+        if !self.fresh || self.has_standbys().await? {
+            self.wait_for_writers(&target).await?;
+        }
         let since = self.seen().await?.floor();
         // After that, so that what was written before is in these blocks.
         let Some(target) = self.look_up(&copy.table).await? else { return Ok(None) };
