@@ -56,6 +56,11 @@ impl Seen {
         }
     }
 
+    /// Whether it sees a transaction and all with lower ids.
+    pub(crate) fn sees_up_to(&self, xid: u32) -> bool {
+        self.whole(xid) < self.xmin
+    }
+
     /// Those that ran.
     pub(crate) fn running(&self) -> impl Iterator<Item = u32> + '_ {
         self.running.iter().map(|&xid| lower(xid))
@@ -96,6 +101,12 @@ mod tests {
         for wrong in ["", "1:2", "a:2:", "1:2:x", "1:2:3:4"] {
             assert_eq!(Seen::read(wrong, true), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn everything_up_to_an_id_is_seen_when_nothing_older_runs() {
+        let seen = Seen::read("100:105:101,103", true).unwrap();
+        assert_eq!([99, 100, 102].map(|xid| seen.sees_up_to(xid)), [true, false, false]);
     }
 
     #[test]

@@ -14,6 +14,9 @@ use super::seen::{Seen, Sees};
 /// The touched keys may take so much; beyond it they are forgotten and chunks are read again until they see all.
 const MAX_BYTES: usize = 32 << 20;
 
+/// So many transactions of a table are remembered whose keys are not known.
+const MAX_UNKNOWN: usize = 1 << 16;
+
 /// What a touched key costs besides its bytes, more or less.
 const OVERHEAD: usize = 96;
 
@@ -51,6 +54,8 @@ struct Touched {
     emptied: Vec<u32>,
     /// Transactions whose keys are not known singly.
     unknown: BTreeSet<u32>,
+    /// Nothing is known of any transaction up to this one.
+    unknown_up_to: Option<u32>,
 }
 
 /// Rows of one table that left their key for another, during a copy, while the server did not send all of them. Where the
@@ -196,7 +201,8 @@ impl Window {
         let unseen = |xid: u32| seen.sees(xid) != Sees::Yes;
         let is_other = touched.shape != shape
             && touched.keys.values().any(|touches| touches.iter().any(|&(xid, _)| unseen(xid)));
-        is_other || touched.unknown.iter().any(|&xid| unseen(xid))
+        let is_behind = touched.unknown_up_to.is_some_and(|xid| !seen.sees_up_to(xid));
+        is_other || is_behind || touched.unknown.iter().any(|&xid| unseen(xid))
     }
 
     /// What becomes of a row that a snapshot saw.
@@ -229,7 +235,9 @@ impl Window {
             });
             touched.emptied.retain(|&xid| stays(xid));
             touched.unknown.retain(|&xid| stays(xid));
-            !(touched.keys.is_empty() && touched.emptied.is_empty() && touched.unknown.is_empty())
+            touched.unknown_up_to = touched.unknown_up_to.filter(|&xid| !seen.sees_up_to(xid));
+            let knows_all = touched.unknown.is_empty() && touched.unknown_up_to.is_none();
+            !(touched.keys.is_empty() && touched.emptied.is_empty() && knows_all)
         });
         self.bytes = bytes;
     }
@@ -239,6 +247,11 @@ impl Window {
         for touched in self.tables.values_mut() {
             let xids = touched.keys.drain().flat_map(|(_, touches)| touches).map(|(xid, _)| xid);
             touched.unknown.extend(xids);
+            if touched.unknown.len() > MAX_UNKNOWN {
+                let ids = std::mem::take(&mut touched.unknown).into_iter().chain(touched.unknown_up_to);
+                // Ids go round.
+                touched.unknown_up_to = ids.reduce(|a, b| if b.wrapping_sub(a) < 1 << 31 { b } else { a });
+            }
         }
         self.bytes = 0;
     }
@@ -350,6 +363,23 @@ mod tests {
         assert!(window.blurs(TABLE, 1, &seen("100:101:100")));
         assert!(!window.blurs(TABLE, 1, &seen("104:104:")));
         assert!(window.bytes <= 2 * MAX_BYTES);
+    }
+
+    #[test]
+    fn transactions_whose_keys_are_not_known_are_no_more_than_so_many() {
+        let mut window = window();
+        let many = u32::try_from(MAX_UNKNOWN).unwrap() + 10;
+        let first = u32::MAX - 5;
+        for n in 0..many {
+            window.touch(TABLE, 1, first.wrapping_add(n), &n.to_be_bytes(), Left::Whole);
+        }
+        window.forget_keys();
+        assert!(window.tables[&TABLE].unknown.is_empty());
+        let (last, epoch) = (u64::from(first.wrapping_add(many - 1)), 5u64 << 32);
+        let sees = |xmin: u64| seen(&format!("{0}:{0}:", epoch + xmin));
+        assert!(window.blurs(TABLE, 1, &sees(last)) && !window.blurs(TABLE, 1, &sees(last + 1)));
+        window.forget(&sees(last + 1));
+        assert!(window.tables.is_empty());
     }
 
     #[test]
