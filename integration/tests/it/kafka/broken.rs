@@ -95,8 +95,13 @@ impl Mock {
         Mock { cluster }
     }
 
+    /// One request at a time: unlike a broker, the mock cluster takes a batch whose predecessor it has refused, and a
+    /// busy machine has several on their way.
     fn destination(&self) -> Arc<dyn Destination> {
-        destination(json!({"brokers": [self.cluster.bootstrap_servers()], "topic": TOPIC}))
+        let options = json!({"max.in.flight.requests.per.connection": 1});
+        destination(
+            json!({"brokers": [self.cluster.bootstrap_servers()], "topic": TOPIC, "options": options}),
+        )
     }
 
     /// All that stands in the topic.
