@@ -128,6 +128,17 @@ pub struct Delivery {
     back: Option<oneshot::Sender<Progress>>,
 }
 
+/// Open records of one chunk.
+#[derive(Clone, Debug)]
+pub struct Piece<'a> {
+    /// The chunk, and what was said of its rows.
+    pub batch: &'a Batch,
+    /// The rows that are open, ascending.
+    pub rows: Vec<usize>,
+    /// What settles each of them: as many as `rows`.
+    pub numbers: Vec<usize>,
+}
+
 impl Delivery {
     /// A handle on `parts`, not empty and all of one stream, of which `progress` is done; the receiver gets the
     /// progress when the handle is dropped. `format` is the lane's among the batches' encodings.
@@ -171,6 +182,20 @@ impl Delivery {
             .iter()
             .flat_map(move |part| (0..part.len()).map(move |i| part.batch.record(part.row(i), self.format)))
             .enumerate()
+    }
+
+    /// The records still open as the chunks that they came in, in order, each with the numbers
+    /// that settle its rows: what a journal stores.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let mut first = 0;
+        self.parts.iter().filter_map(move |part| {
+            let numbers: Vec<usize> = (first..first + part.len())
+                .filter(|&index| self.progress.of(index) == Settled::Open)
+                .collect();
+            let rows = numbers.iter().map(|&index| part.row(index - first)).collect();
+            first += part.len();
+            (!numbers.is_empty()).then(|| Piece { batch: &part.batch, rows, numbers })
+        })
     }
 
     /// The highest mark among all its records, settled ones too: what a destination stores with the data, once all

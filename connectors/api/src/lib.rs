@@ -24,6 +24,7 @@ pub mod claim;
 pub mod delivery;
 pub mod destination;
 pub mod fault;
+pub mod journal;
 pub mod json;
 pub mod mark;
 pub mod outlet;
@@ -43,9 +44,12 @@ pub use batch::{Batch, Encoded, Record};
 pub use budget::{Budget, Permit};
 pub use chunk::{Chunk, Draft, Event, Op, Row, Span, Subject};
 pub use claim::{Claim, Ticket};
-pub use delivery::{Delivery, Part, Progress, Rejection, Settled};
+pub use delivery::{Delivery, Part, Piece, Progress, Rejection, Settled};
 pub use destination::Destination;
 pub use fault::{Blame, Fault};
+pub use journal::{
+    Journal, JournalConnector, JournalSetting, JournalStatus, ReaderSetting, ReaderStatus, Since, Start,
+};
 pub use mark::{Mark, Position, StreamId};
 pub use outlet::{Closed, Committed, Inlet, Outlet};
 pub use registry::{

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::destination::Destination;
 use crate::fault::{Blame, Fault};
+use crate::journal::{Journal, JournalConnector, JournalSetting};
 use crate::mark::Position;
 use crate::source::Source;
 
@@ -175,6 +176,7 @@ pub trait DestinationConnector: 'static {
 pub struct Registry {
     sources: BTreeMap<&'static str, SourceEntry>,
     destinations: BTreeMap<&'static str, DestinationEntry>,
+    journals: BTreeMap<&'static str, JournalEntry>,
 }
 
 /// What a connector builds, or all that is wrong with its configuration.
@@ -215,6 +217,20 @@ pub struct DestinationEntry {
     pub build: fn(Value, &DestinationSetting) -> Built<Arc<dyn Destination>>,
     /// See [`DestinationConnector::check`].
     pub check: for<'a> fn(Value, &'a DestinationSetting) -> BoxFuture<'a, Vec<Finding>>,
+}
+
+/// A journal connector with its types erased.
+pub struct JournalEntry {
+    /// One line for `forebay list`.
+    pub about: &'static str,
+    /// The schema of its own keys.
+    pub schema: Schema,
+    /// See [`JournalConnector::build`].
+    pub build: fn(Value, &JournalSetting) -> Built<Arc<dyn Journal>>,
+    /// See [`JournalConnector::check`].
+    pub check: for<'a> fn(Value, &'a JournalSetting) -> BoxFuture<'a, Vec<Finding>>,
+    /// See [`JournalConnector::left_behind`].
+    pub left_behind: fn(&JournalSetting) -> Result<Option<String>, Fault>,
 }
 
 impl Registry {
@@ -272,6 +288,26 @@ impl Registry {
         assert!(known.is_none(), "two destinations of type `{}`", C::TYPE);
     }
 
+    /// Adds a kind of journal.
+    pub fn journal<C: JournalConnector>(&mut self) {
+        let entry = JournalEntry {
+            about: C::ABOUT,
+            schema: schemars::schema_for!(C::Config),
+            build: |value, setting| C::build(decode(value)?, setting),
+            check: |value, setting| {
+                Box::pin(async move {
+                    match decode(value) {
+                        Ok(config) => C::check(config, setting).await,
+                        Err(mistakes) => mistakes.into_iter().map(mistaken).collect(),
+                    }
+                })
+            },
+            left_behind: C::left_behind,
+        };
+        let known = self.journals.insert(C::TYPE, entry);
+        assert!(known.is_none(), "two journals of type `{}`", C::TYPE);
+    }
+
     /// The sources, by type.
     pub fn sources(&self) -> &BTreeMap<&'static str, SourceEntry> {
         &self.sources
@@ -280,6 +316,11 @@ impl Registry {
     /// The destinations, by type.
     pub fn destinations(&self) -> &BTreeMap<&'static str, DestinationEntry> {
         &self.destinations
+    }
+
+    /// The journals, by type.
+    pub fn journals(&self) -> &BTreeMap<&'static str, JournalEntry> {
+        &self.journals
     }
 }
 
