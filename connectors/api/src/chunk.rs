@@ -4,6 +4,8 @@
 //! the hot path. An [`Event`] is a borrowed view of one row. There is one allocation a chunk, not several an
 //! event. Invariant: every span lies inside the chunk's buffer, and a row's subject is in its subjects.
 
+pub mod codec;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,7 +28,7 @@ pub struct Chunk {
     /// What the rows are about, shared between chunks; a row names one by its index.
     pub subjects: Vec<Arc<Subject>>,
     /// The verdict on each row where it was judged before (it comes out of a journal, or the source could not
-    /// read the event at all); such rows are not judged again. `None`: the stage judges.
+    /// read the event at all); such rows are not judged again. Empty: all are valid. `None`: the stage judges.
     pub judged: Option<Vec<Verdict>>,
     /// Whether the source's transaction goes on after the last row.
     pub inside_transaction: bool,
@@ -54,6 +56,14 @@ impl Chunk {
     /// All events, in order.
     pub fn events(&self) -> impl ExactSizeIterator<Item = Event<'_>> {
         self.rows.iter().map(move |row| Event { chunk: self, row })
+    }
+
+    /// Whether the source's transaction goes on after row `index`.
+    pub fn goes_on_after(&self, index: usize) -> bool {
+        match self.rows.get(index + 1) {
+            Some(next) => next.mark.major == self.rows[index].mark.major,
+            None => self.inside_transaction,
+        }
     }
 
     /// What it holds in memory: its buffer and its rows. The budget counts this.

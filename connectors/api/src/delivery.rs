@@ -208,14 +208,7 @@ impl Delivery {
     /// Whether the source's transaction goes on after the last record.
     pub fn ends_inside_transaction(&self) -> bool {
         let last = self.parts.last().expect("a delivery has records");
-        let cut = last.row(last.len() - 1) + 1 < last.batch.chunk.rows.len();
-        // A cut inside a chunk is inside a transaction when the next row belongs to the same one.
-        if cut {
-            let row = last.row(last.len() - 1);
-            let (here, next) = (last.batch.chunk.event(row).mark(), last.batch.chunk.event(row + 1).mark());
-            return here.major == next.major;
-        }
-        last.batch.chunk.inside_transaction
+        last.batch.chunk.goes_on_after(last.row(last.len() - 1))
     }
 
     /// Record `index` is durable here.
