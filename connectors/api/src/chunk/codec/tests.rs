@@ -119,7 +119,7 @@ proptest! {
     fn another_stream_leaves_every_id_as_it_was(batch in batch()) {
         let ids: Vec<String> = batch.chunk.events().map(|event| event.id()).collect();
         let other = Arc::new(StreamId { source: "other".into(), epoch: 7 });
-        let chunk = batch.chunk.clone().restream(other.clone(), |index, _| Mark { minor: index as u32, ..Mark::MIN });
+        let chunk = batch.chunk.clone().restream(other.clone(), |index, _| Mark { minor: u32::try_from(index).unwrap(), ..Mark::MIN });
         prop_assert_eq!(&chunk.stream, &other);
         prop_assert_eq!(chunk.events().map(|event| event.id()).collect::<Vec<_>>(), ids);
         prop_assert!(chunk.rows.iter().enumerate().all(|(index, row)| row.mark.minor as usize == index));
