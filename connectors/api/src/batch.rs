@@ -17,12 +17,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The record of one row, as one lane's format writes it.
+    /// The record of one row, as one lane's format writes it; without a body where the pipeline writes no formats,
+    /// because a journal keeps chunks.
     pub fn record(&self, row: usize, format: usize) -> Record<'_> {
         Record {
             event: self.chunk.event(row),
             verdict: self.verdict(row),
-            body: self.encoded[format].get(row),
+            body: self.encoded.get(format).map_or(&[], |encoded| encoded.get(row)),
         }
     }
 
