@@ -200,6 +200,6 @@ impl Way {
     }
 
     fn bytes(&self, batch: &Batch, rows: &[u32]) -> usize {
-        rows.iter().map(|&row| batch.record(row as usize, self.format).body().len()).sum()
+        rows.iter().map(|&row| batch.record(row as usize, self.format).size()).sum()
     }
 }
