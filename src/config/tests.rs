@@ -17,6 +17,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 #[cfg(feature = "default")]
+mod journals;
+#[cfg(feature = "default")]
 mod shipped;
 
 use super::{CheckpointKind, Environment, Settings, check_offline, load, read, schema};

@@ -9,6 +9,7 @@
 //! format, so what comes out of a reader has the ids that it would have had without a journal. What is below
 //! [`Destination::held`] of the writer is in it already.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -138,9 +139,13 @@ pub trait JournalConnector: 'static {
     async fn check(config: Self::Config, setting: &JournalSetting) -> Vec<Finding>;
 
     /// What a journal of this kind would leave behind if the source ran without it from now on: one sentence for the
-    /// operator, when readers have not read all. Where nothing is left, or nobody can know, `None`.
-    fn left_behind(setting: &JournalSetting) -> Result<Option<String>, Fault> {
-        let _ = setting;
+    /// operator, when readers have not read all. Where nothing is left, or nobody can know, `None`. `stored` are the
+    /// positions of readers that the core has, by their names.
+    fn left_behind(
+        setting: &JournalSetting,
+        stored: &BTreeMap<String, Position>,
+    ) -> Result<Option<String>, Fault> {
+        let _ = (setting, stored);
         Ok(None)
     }
 }

@@ -230,7 +230,7 @@ pub struct JournalEntry {
     /// See [`JournalConnector::check`].
     pub check: for<'a> fn(Value, &'a JournalSetting) -> BoxFuture<'a, Vec<Finding>>,
     /// See [`JournalConnector::left_behind`].
-    pub left_behind: fn(&JournalSetting) -> Result<Option<String>, Fault>,
+    pub left_behind: fn(&JournalSetting, &BTreeMap<String, Position>) -> Result<Option<String>, Fault>,
 }
 
 impl Registry {

@@ -1,5 +1,6 @@
 //! The journal on disk: [`DiskJournal`].
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -165,18 +166,26 @@ impl JournalConnector for DiskJournal {
         }
     }
 
-    fn left_behind(setting: &JournalSetting) -> Result<Option<String>, Fault> {
+    fn left_behind(
+        setting: &JournalSetting,
+        stored: &BTreeMap<String, Position>,
+    ) -> Result<Option<String>, Fault> {
         let folder = Folder::of(setting);
         if !folder.has_journal()? {
             return Ok(None);
         }
-        folder.identity(&setting.source)?;
+        let identity = folder.identity(&setting.source)?;
         let readers = Readers::load(&folder)?;
-        let end = locate::end_on_disk(&folder, setting, Store::highest_place(&readers))?;
+        let end = locate::events_end_on_disk(&folder, setting, Store::highest_place(&readers))?;
+        // A place is what is surely read; the position that is stored is as far or further.
+        let read = |name: &str, place: u64| {
+            let stored = stored.get(name).and_then(|position| position::read(identity, position).ok());
+            stored.unwrap_or(place).max(place)
+        };
         let behind: Vec<String> = readers
             .all()
-            .filter(|(_, place)| !place.parked && place.at < end)
-            .map(|(name, place)| format!("`{name}` ({} bytes)", end - place.at))
+            .filter(|(name, place)| !place.parked && read(name, place.at) < end)
+            .map(|(name, place)| format!("`{name}` ({} bytes)", end - read(name, place.at)))
             .collect();
         Ok((!behind.is_empty()).then(|| {
             format!(
