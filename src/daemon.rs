@@ -110,7 +110,7 @@ impl Daemon {
             .collect::<Result<Vec<_>, Fault>>()?;
         let status = Arc::new(Status::new(&settings, parts.telemetry.clone(), sender));
         let seen: Vec<&PipelineStatus> = built.iter().map(|(_, built)| &built.status).collect();
-        parts::share_out(settings.limits.memory_budget().as_usize(), &seen);
+        parts::share_out(settings.limits.events_budget().as_usize(), &seen);
         status.show(sources(&settings, &mut parts, &seen));
         Ok(Daemon { settings, parts, built, status, orders, reread: None, admin: None })
     }
@@ -271,7 +271,7 @@ impl Running {
     /// What is seen from outside follows what runs, and so does the division of memory.
     fn show(&mut self) {
         let seen: Vec<&PipelineStatus> = self.crew.members().iter().map(|member| &member.status).collect();
-        parts::share_out(self.settings.limits.memory_budget().as_usize(), &seen);
+        parts::share_out(self.settings.limits.events_budget().as_usize(), &seen);
         self.status.show(sources(&self.settings, &mut self.parts, &seen));
     }
 

@@ -21,6 +21,9 @@ use crate::format::Format;
 /// Attempts of a best-effort destination, unless the configuration says otherwise.
 const BEST_EFFORT_ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
 
+/// What the program takes without any event: measured some 15 MiB, and threads that are at work.
+const PROGRAM: ByteSize = ByteSize::mib(24);
+
 /// Everything that `forebay.yaml` says.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -351,8 +354,9 @@ impl Default for DeadLetterSettings {
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Limits {
-    /// All events between sources and destinations together. Default: a quarter of the container's memory (or the
-    /// machine's), within 64MiB and 1GiB.
+    /// The memory of the whole process, one for all sources and destinations: events on their way, the copies that clients
+    /// of servers make of them, and the program itself. Only a single value that is larger passes beyond it, alone.
+    /// Default: a quarter of the container's memory (or the machine's), within 64MiB and 1GiB.
     pub memory: Option<ByteSize>,
 }
 
@@ -360,6 +364,13 @@ impl Limits {
     /// The budget, from here or from what the container has.
     pub fn memory_budget(&self) -> ByteSize {
         self.memory.unwrap_or_else(memory::default_budget)
+    }
+
+    /// What of it events in queues may take: half of what the program itself leaves. The other half is for what is made
+    /// of them on the way: what is being read and decoded, batches, and the copies of destinations' clients.
+    pub fn events_budget(&self) -> ByteSize {
+        let whole = self.memory_budget().get();
+        ByteSize::bytes((whole.saturating_sub(PROGRAM.get()) / 2).max(whole / 4))
     }
 }
 
