@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::destination::Destination;
-use crate::fault::Fault;
+use crate::fault::{Blame, Fault};
 use crate::mark::Position;
 use crate::registry::{Finding, Mistake};
 use crate::source::Source;
@@ -147,5 +147,13 @@ pub trait JournalConnector: 'static {
     ) -> Result<Option<String>, Fault> {
         let _ = (setting, stored);
         Ok(None)
+    }
+
+    /// Puts damaged entries aside, so that what is left can be read; a sentence for each place that was damaged. Nobody
+    /// may have the journal open. Only an operator asks for this: what the entries held is lost to the journal.
+    fn salvage(setting: &JournalSetting) -> Result<Vec<String>, Fault> {
+        let doing = format!("salvaging the journal of `{}`", setting.source);
+        let error = format!("a journal of type `{}` is in no files of this daemon", Self::TYPE);
+        Err(Fault::fatal(doing, Blame::Configuration, error))
     }
 }

@@ -231,6 +231,8 @@ pub struct JournalEntry {
     pub check: for<'a> fn(Value, &'a JournalSetting) -> BoxFuture<'a, Vec<Finding>>,
     /// See [`JournalConnector::left_behind`].
     pub left_behind: fn(&JournalSetting, &BTreeMap<String, Position>) -> Result<Option<String>, Fault>,
+    /// See [`JournalConnector::salvage`].
+    pub salvage: fn(&JournalSetting) -> Result<Vec<String>, Fault>,
 }
 
 impl Registry {
@@ -303,6 +305,7 @@ impl Registry {
                 })
             },
             left_behind: C::left_behind,
+            salvage: C::salvage,
         };
         let known = self.journals.insert(C::TYPE, entry);
         assert!(known.is_none(), "two journals of type `{}`", C::TYPE);
