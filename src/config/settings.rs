@@ -213,6 +213,8 @@ pub struct DestinationSettings {
     pub filter: Where,
     /// What its records look like.
     pub format: Format,
+    /// Where it begins behind a journal when it is new: with the oldest entry, or with what comes from then on.
+    pub start: Beginning,
     /// How records are gathered before an attempt.
     pub batch: BatchSettings,
     /// How long one attempt may take. Default: 30s; none where an attempt cannot be taken back (Kafka).
@@ -233,6 +235,7 @@ impl Default for DestinationSettings {
             accept: Accept::All,
             filter: Where::default(),
             format: Format::Forebay,
+            start: Beginning::Oldest,
             batch: BatchSettings::default(),
             timeout: None,
             retry: Retry::default(),
@@ -256,6 +259,18 @@ impl DestinationSettings {
     pub fn attempts(&self) -> Option<NonZeroU32> {
         if self.required { None } else { Some(self.retry.attempts.unwrap_or(BEST_EFFORT_ATTEMPTS)) }
     }
+}
+
+/// Where a destination begins that a journal has not seen before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Beginning {
+    /// With the oldest entry there is.
+    #[default]
+    Oldest,
+    /// With what is written from then on.
+    Newest,
 }
 
 /// The keys that only a connector knows. They may hold secrets, so `Debug` does not show them.

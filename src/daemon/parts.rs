@@ -16,7 +16,7 @@ use forebay_api::{
 use super::plan::{JOURNAL, PipelinePlan, Reads, Writes};
 use crate::admin::{DestinationStatus, PipelineStatus};
 use crate::checkpoint::CheckpointStore;
-use crate::config::{DestinationSettings, JournalSettings, Settings, SourceSettings};
+use crate::config::{Beginning, DestinationSettings, JournalSettings, Settings, SourceSettings};
 use crate::dead_letters::DeadLetters;
 use crate::filter::Filter;
 use crate::format::Format;
@@ -227,7 +227,10 @@ impl Parts {
                 let setting = ReaderSetting {
                     name: destination.name.as_str().into(),
                     required: destination.required,
-                    start: Start::Oldest,
+                    start: match destination.start {
+                        Beginning::Oldest => Start::Oldest,
+                        Beginning::Newest => Start::Newest,
+                    },
                     until: None,
                 };
                 Ok(self.journal_for(plan, journal, settings)?.reader(setting))
