@@ -1,5 +1,8 @@
 //! The journal on disk: [`DiskJournal`].
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -44,6 +47,20 @@ pub(crate) struct Opened {
     pub(crate) store: Arc<Store>,
     /// What the destination uses.
     pub(crate) writer: Writer,
+}
+
+impl DiskJournal {
+    /// Touches nothing.
+    pub(crate) fn new(config: DiskConfig, setting: JournalSetting) -> DiskJournal {
+        let opener = Opener {
+            config,
+            setting,
+            opened: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            trouble: Mutex::default(),
+        };
+        DiskJournal { opener: Arc::new(opener) }
+    }
 }
 
 impl Opener {
@@ -140,14 +157,7 @@ impl JournalConnector for DiskJournal {
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        let opener = Opener {
-            config,
-            setting: setting.clone(),
-            opened: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-            trouble: Mutex::default(),
-        };
-        Ok(Arc::new(DiskJournal { opener: Arc::new(opener) }))
+        Ok(Arc::new(DiskJournal::new(config, setting.clone())))
     }
 
     async fn check(_: DiskConfig, setting: &JournalSetting) -> Vec<Finding> {

@@ -40,6 +40,8 @@ mod position;
 mod reader;
 mod readers;
 mod recovery;
+#[cfg(test)]
+mod rig;
 mod segment;
 mod store;
 mod writer;

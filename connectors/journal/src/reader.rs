@@ -108,11 +108,13 @@ impl Run {
     /// Waits until there is something behind `at`; `false` when the run ends before.
     async fn more(&self, at: u64, durable: &mut watch::Receiver<u64>) -> Result<bool, Fault> {
         let mut idle = Instant::now();
+        let (mut committed, mut closed) = (self.context.committed.clone(), false);
         while *durable.borrow_and_update() <= at {
             tokio::select! {
                 // The store has the sender.
                 _ = durable.changed() => {}
                 () = self.context.stop.cancelled() => return Ok(false),
+                changed = committed.changed(), if !closed => closed = changed.is_err(),
                 () = tokio::time::sleep(TURN) => {}
             }
             self.turn().await?;

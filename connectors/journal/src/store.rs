@@ -156,8 +156,8 @@ impl Store {
             .is_some_and(|next| next.base <= lowest && expired(next.head.received, retain))
     }
 
-    /// Deletes the segments that everybody has read: all of them when it is `urgent`, else those that are older than
-    /// what is retained. Gives how many.
+    /// Deletes segments that everybody has read: the oldest one when it is `urgent`, else all that are older than what is
+    /// retained. Gives how many.
     pub(crate) fn release(&self, urgent: bool) -> Result<usize, Fault> {
         let mut readers = lock(&self.readers);
         let lowest = match readers.lowest() {
@@ -186,6 +186,9 @@ impl Store {
             step!("journal-segment-deleted");
             self.folder.sync().map_err(|error| judge(doing(), error))?;
             released += 1;
+            if urgent {
+                return Ok(released);
+            }
         }
     }
 
