@@ -38,6 +38,9 @@ pub(crate) struct Opener {
     turn: tokio::sync::Mutex<()>,
     /// Why it could not be opened.
     trouble: Mutex<Option<String>>,
+    /// Readers that were built before it was opened: they get their places then, before any of them lets something be
+    /// deleted.
+    awaited: Mutex<Vec<ReaderSetting>>,
 }
 
 /// An open journal.
@@ -58,6 +61,7 @@ impl DiskJournal {
             opened: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             trouble: Mutex::default(),
+            awaited: Mutex::default(),
         };
         DiskJournal { opener: Arc::new(opener) }
     }
@@ -79,14 +83,19 @@ impl Opener {
         }
         let (config, setting) = (self.config, self.setting.clone());
         let doing = format!("opening the journal of `{}`", self.setting.source);
+        let awaited = std::mem::take(&mut *self.awaited.lock().unwrap_or_else(PoisonError::into_inner));
+        let again = awaited.clone();
         let opened = blocking(&doing, move || {
             let log = Log::open(config, &setting)?;
+            log.store().await_readers(&awaited)?;
             Ok(Opened { store: log.store().clone(), writer: Writer::start(log)? })
         });
         let opened = opened.await.map(Arc::new);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
             opened.as_ref().err().map(ToString::to_string);
-        let opened = opened?;
+        let opened = opened.inspect_err(|_| {
+            self.awaited.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
+        })?;
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         Ok(opened)
     }
@@ -109,6 +118,9 @@ impl Journal for DiskJournal {
     }
 
     fn reader(&self, setting: ReaderSetting) -> Box<dyn Source> {
+        if self.opener.current().is_none() {
+            self.opener.awaited.lock().unwrap_or_else(PoisonError::into_inner).push(setting.clone());
+        }
         Box::new(JournalReader::new(self.opener.clone(), setting))
     }
 

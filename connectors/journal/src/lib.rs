@@ -42,9 +42,11 @@ mod readers;
 mod recovery;
 #[cfg(test)]
 mod rig;
+mod salvage;
 mod segment;
 mod store;
 mod writer;
 
 pub use config::{DiskConfig, Full};
 pub use journal::DiskJournal;
+pub use salvage::{Gap, salvage};

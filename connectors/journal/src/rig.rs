@@ -140,9 +140,11 @@ impl Reading {
 
     /// The next chunk with events; `None` when the run has ended.
     pub(crate) async fn next(&mut self) -> Option<Chunk> {
+        let late = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let (chunk, claim) =
-                tokio::time::timeout(PATIENCE, self.inlet.receive()).await.expect("something comes")?;
+            // Positions alone come for ever.
+            let received = tokio::time::timeout_at(late, self.inlet.receive()).await;
+            let (chunk, claim) = received.expect("events come")?;
             self.position = claim.position.clone().or(self.position.take());
             if let Some(held) = &mut self.held {
                 held.push(claim);

@@ -136,6 +136,8 @@ async fn what_every_reader_has_stored_is_deleted_and_nothing_else() {
     assert_eq!(segments(folder.path()), 5);
     let (mut fast, mut slow) =
         (Reading::start(&journal, oldest("fast"), None), Reading::start(&journal, oldest("slow"), None));
+    // Whoever has no place yet holds nothing.
+    slow.placed().await;
     assert_eq!(fast.numbers(10).await.len(), 10);
     fast.commit();
     assert_eq!(slow.numbers(4).await.len(), 4);
@@ -154,6 +156,21 @@ async fn what_every_reader_has_stored_is_deleted_and_nothing_else() {
     assert_eq!(segments(folder.path()), 1);
     let fault = journal.forget("slow").await.unwrap_err();
     assert!(fault.to_string().contains("there are: fast"), "{fault}");
+}
+
+/// Destinations start at the same time: a fast one must not have deleted what a slow one has not begun to read.
+#[tokio::test]
+async fn a_reader_that_was_built_has_its_place_before_the_journal_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = journal(folder.path(), roomy());
+    let _late = journal.reader(setting_of("late", true, Start::Newest));
+    let mut fast = Reading::start(&journal, oldest("fast"), None);
+    write(&journal, 1..9, HALF).await.unwrap();
+    assert_eq!(fast.numbers(8).await.len(), 8);
+    fast.commit();
+    until("it is stored", || journal.status().readers[0].behind == Some(0)).await;
+    let mut late = Reading::start(&journal, setting_of("late", true, Start::Newest), None);
+    assert_eq!(late.numbers(8).await.len(), 8);
 }
 
 #[tokio::test]
@@ -315,4 +332,40 @@ async fn what_would_be_left_behind_is_told_without_opening_the_journal() {
     lake.numbers(2).await;
     let told = DiskJournal::left_behind(&setting).unwrap().unwrap();
     assert!(told.contains("`lake` ("), "{told}");
+}
+
+#[tokio::test]
+async fn damage_is_an_error_for_the_operator_until_it_is_put_aside() {
+    use std::os::unix::fs::FileExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let first = journal(folder.path(), roomy());
+    let mut lake = Reading::start(&first, oldest("lake"), None);
+    write(&first, 1..9, HALF).await.unwrap();
+    let mut positions = Vec::new();
+    for _ in 0..8 {
+        lake.numbers(1).await;
+        positions.push(lake.position.clone());
+    }
+    lake.stop().await.unwrap();
+    let file = Folder::of(&setting(folder.path())).file(&crate::segment::Segment::name(0));
+    let open = std::fs::File::options().write(true).open(&file).unwrap();
+    open.write_all_at(b"?????", 4096 + 10).unwrap();
+    open.write_all_at(b"?????", 4096 + 9999).unwrap();
+    let mut search = Reading::start(&first, oldest("search"), None);
+    let fault = search.ended().await.unwrap_err();
+    assert!(fault.to_string().contains("from address 0 to"), "{fault}");
+    assert!(fault.remedy().unwrap().contains("journal salvage shop"));
+    first.writer().close().await.unwrap();
+    drop((first, search));
+
+    let gaps = crate::salvage(&setting(folder.path())).unwrap();
+    assert_eq!(gaps.len(), 1);
+    let second = journal(folder.path(), roomy());
+    // A position that was stored inside of what is a gap now, and one before it.
+    for resume in [positions[0].clone(), None] {
+        let mut search = Reading::start(&second, oldest("search"), resume);
+        assert_eq!(search.numbers(6).await, [3, 4, 5, 6, 7, 8]);
+        search.stop().await.unwrap();
+    }
 }
