@@ -1,5 +1,8 @@
 //! The journal on disk: [`DiskJournal`].
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,6 +39,9 @@ pub(crate) struct Opener {
     turn: tokio::sync::Mutex<()>,
     /// Why it could not be opened.
     trouble: Mutex<Option<String>>,
+    /// Readers that were built before it was opened: they get their places then, before any of them lets something be
+    /// deleted.
+    awaited: Mutex<Vec<ReaderSetting>>,
 }
 
 /// An open journal.
@@ -45,6 +51,21 @@ pub(crate) struct Opened {
     pub(crate) store: Arc<Store>,
     /// What the destination uses.
     pub(crate) writer: Writer,
+}
+
+impl DiskJournal {
+    /// Touches nothing.
+    pub(crate) fn new(config: DiskConfig, setting: JournalSetting) -> DiskJournal {
+        let opener = Opener {
+            config,
+            setting,
+            opened: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            trouble: Mutex::default(),
+            awaited: Mutex::default(),
+        };
+        DiskJournal { opener: Arc::new(opener) }
+    }
 }
 
 impl Opener {
@@ -63,14 +84,19 @@ impl Opener {
         }
         let (config, setting) = (self.config, self.setting.clone());
         let doing = format!("opening the journal of `{}`", self.setting.source);
+        let awaited = std::mem::take(&mut *self.awaited.lock().unwrap_or_else(PoisonError::into_inner));
+        let again = awaited.clone();
         let opened = blocking(&doing, move || {
             let log = Log::open(config, &setting)?;
+            log.store().await_readers(&awaited)?;
             Ok(Opened { store: log.store().clone(), writer: Writer::start(log)? })
         });
         let opened = opened.await.map(Arc::new);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
             opened.as_ref().err().map(ToString::to_string);
-        let opened = opened?;
+        let opened = opened.inspect_err(|_| {
+            self.awaited.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
+        })?;
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         Ok(opened)
     }
@@ -93,6 +119,9 @@ impl Journal for DiskJournal {
     }
 
     fn reader(&self, setting: ReaderSetting) -> Box<dyn Source> {
+        if self.opener.current().is_none() {
+            self.opener.awaited.lock().unwrap_or_else(PoisonError::into_inner).push(setting.clone());
+        }
         Box::new(JournalReader::new(self.opener.clone(), setting))
     }
 
@@ -141,14 +170,7 @@ impl JournalConnector for DiskJournal {
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        let opener = Opener {
-            config,
-            setting: setting.clone(),
-            opened: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-            trouble: Mutex::default(),
-        };
-        Ok(Arc::new(DiskJournal { opener: Arc::new(opener) }))
+        Ok(Arc::new(DiskJournal::new(config, setting.clone())))
     }
 
     async fn check(_: DiskConfig, setting: &JournalSetting) -> Vec<Finding> {
@@ -194,6 +216,11 @@ impl JournalConnector for DiskJournal {
                 behind.join(", ")
             )
         }))
+    }
+
+    fn salvage(setting: &JournalSetting) -> Result<Vec<String>, Fault> {
+        let gaps = crate::salvage::salvage(setting)?;
+        Ok(gaps.into_iter().map(|gap| gap.to_string()).collect())
     }
 }
 
