@@ -77,7 +77,7 @@ const DEFAULTS: [(&str, &str); 10] = [
 ];
 
 /// A configuration of librdkafka that has been validated, and what of it our own code needs to know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Everything but `batch.size`, which [`crate::client::Client`] sets.
     pub(crate) native: ClientConfig,
@@ -117,6 +117,36 @@ impl Settings {
         let files =
             config.tls.iter().flat_map(|tls| [&tls.ca, &tls.cert, &tls.key]).flatten().cloned().collect();
         Ok(Settings { native, batch_bytes, files })
+    }
+}
+
+impl Settings {
+    /// The same for the producer that alone writes under a transactional id.
+    pub(crate) fn transactional(&self, id: &str) -> Result<Settings, Vec<Mistake>> {
+        let mut settings = self.clone();
+        let native = &mut settings.native;
+        native.set("transactional.id", id);
+        // How long the brokers keep a transaction open whose daemon has gone; its readers wait so long.
+        if native.get("transaction.timeout.ms").is_none() {
+            native.set("transaction.timeout.ms", "60000");
+        }
+        // What fails aborts the transaction as a whole, so there is no gap to be afraid of.
+        native.set("enable.gapless.guarantee", "false");
+        native.remove("message.timeout.ms"); // librdkafka takes the transaction's
+        let wrong = |error: rdkafka::error::KafkaError| {
+            vec![mistake("/options", format!("these settings allow no transactions: {error}"), None)]
+        };
+        native.create_native_config().map_err(wrong)?;
+        Ok(settings)
+    }
+
+    /// The settings of a consumer that reads one topic by itself, in no group.
+    pub(crate) fn reading(&self, id: &str, isolation: &str) -> ClientConfig {
+        let mut native = self.native.clone();
+        native.set("group.id", id).set("isolation.level", isolation);
+        native.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        native.set("auto.offset.reset", "earliest").set("fetch.wait.max.ms", "50");
+        native
     }
 }
 
