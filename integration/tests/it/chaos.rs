@@ -8,6 +8,7 @@ mod faults;
 mod outage;
 mod promises;
 mod steps;
+mod transactions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

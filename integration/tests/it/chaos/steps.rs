@@ -42,6 +42,14 @@ const AGAIN: [(&str, u32); 19] = [
 /// The steps of a copy; `snapshot/kill.rs` takes them.
 const COPY: [&str; 4] = ["snapshot-read", "snapshot-watermark", "snapshot-sent", "snapshot-stored"];
 
+/// The steps of a transaction in Kafka, with how often at most before the daemon dies there; `transactions.rs` takes them.
+pub(super) const TRANSACTION: [(&str, u32); 4] = [
+    ("kafka-taken-over", 1),
+    ("kafka-transaction-begun", 10),
+    ("kafka-transaction-written", 10),
+    ("kafka-transaction-committed", 10),
+];
+
 /// How many seeds the long run has.
 const SEEDS: u64 = 20;
 
@@ -67,7 +75,7 @@ fn every_step_of_the_code_is_one_at_which_the_daemon_is_killed() {
     for folder in ["src", "connectors"] {
         steps_below(&root.join(folder), &mut in_code);
     }
-    let again = AGAIN.iter().map(|(step, _)| *step);
+    let again = AGAIN.iter().chain(&TRANSACTION).map(|(step, _)| *step);
     let listed: BTreeSet<String> = ONCE.into_iter().chain(again).chain(COPY).map(str::to_owned).collect();
     assert_eq!(in_code, listed, "(in the code, in this list)");
 }
@@ -89,7 +97,7 @@ async fn refuse_some(copy: &Database) {
 }
 
 /// Starts the daemon, which dies when it reaches `step` for the `nth` time.
-async fn dies_at(daemon: &mut Daemon, step: &str, nth: u32) {
+pub(super) async fn dies_at(daemon: &mut Daemon, step: &str, nth: u32) {
     daemon.set_env("FOREBAY_STEP", &format!("{step}:{nth}"));
     daemon.spawn();
     let status = daemon.ended().await;
