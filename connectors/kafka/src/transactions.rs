@@ -172,15 +172,18 @@ impl Destination for Transactional {
         }
         let mut planned = self.plan(&writer, &delivery).await?;
         let all = planned.len();
-        writer.store(&self.setup, &mut planned).await?;
+        let stored = writer.store(&self.setup, &mut planned).await;
         let settled: Vec<(usize, Fate)> = planned.into_iter().map(|it| (it.index, it.fate)).collect();
         let left = all - settled.len();
         for (index, fate) in settled {
             match fate {
-                Fate::Write(_) | Fate::There => delivery.accept(index),
+                Fate::Write(_) | Fate::There if stored.is_ok() => delivery.accept(index),
+                Fate::Write(_) | Fate::There => {}
+                // True whatever became of the others: the next attempt is then without it.
                 Fate::Refused(why) => delivery.reject(index, why),
             }
         }
+        stored?;
         match left {
             0 => Ok(()),
             _ => Err(Fault::retryable(

@@ -39,11 +39,12 @@ pub(super) enum Seen<'a> {
 }
 
 impl Position {
-    /// What is known of the record at a mark.
+    /// What is known of the record at a mark. What is held is the lane's to strike off: whatever it hands over all the
+    /// same is written, for twice is better than never.
     pub(super) fn seen(&self, mark: Mark) -> Seen<'_> {
         match self.refused.get(&mark) {
             Some(why) => Seen::Refused(why),
-            None if Some(mark) <= self.written => Seen::Written,
+            None if Some(mark) > self.held && Some(mark) <= self.written => Seen::Written,
             None => Seen::New,
         }
     }
@@ -153,7 +154,7 @@ mod tests {
     fn without_refusals_everything_that_was_written_is_held() {
         let position = after(&after(&Position::default(), &[1, 2], &[]), &[3], &[]);
         assert_eq!((position.held, position.written), (Some(at(3)), Some(at(3))));
-        assert!(matches!(position.seen(at(3)), Seen::Written));
+        assert!(matches!(position.seen(at(3)), Seen::New), "what is held is not ours to strike off");
         assert!(matches!(position.seen(at(4)), Seen::New));
     }
 

@@ -13,7 +13,7 @@ use forebay_api::{Blame, Fault, Op, Record, Rejection, json, step};
 use rdkafka::error::KafkaError as LibraryError;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Setup;
 use super::position::{Position, Seen};
@@ -27,6 +27,8 @@ use crate::topics::Route;
 
 /// How long one call into librdkafka blocks; it is called again until it is done.
 const SLICE: Duration = Duration::from_millis(200);
+/// Between two calls.
+const RESUME_PAUSE: Duration = Duration::from_millis(10);
 /// How long the brokers may take to end what was left open and to let us begin.
 const BEGIN_WAIT: Duration = Duration::from_secs(10);
 /// How long a commit is waited for. What became of it is then found out by the next client.
@@ -217,9 +219,9 @@ impl Writer {
         )
     }
 
-    /// Writes all that is planned and the position in one transaction. What is refused meanwhile is said in `planned`.
-    /// Whether that is all: more refusals than one position remembers end the transaction in front of them, and what is
-    /// behind is cut off.
+    /// Writes all that is planned and the position in one transaction. What is refused meanwhile is said in `planned`,
+    /// also where the rest ends in a fault. More refusals than one position remembers end the transaction in front of
+    /// them, and what is behind is cut off.
     pub(super) async fn store(&mut self, setup: &Setup, planned: &mut Vec<Planned<'_>>) -> Result<(), Fault> {
         while planned.iter().any(|planned| matches!(planned.fate, Fate::Write(_))) {
             match self.attempt(setup, planned).await? {
@@ -383,12 +385,21 @@ async fn until_done(
         let at = client.clone();
         match blocking(move || call(at.producer())).await {
             Ok(()) => return Ok(()),
-            Err(error) if code(&error) != Code::OperationTimedOut || Instant::now() >= deadline => {
-                return Err(error);
-            }
+            Err(error) if !can_be_resumed(&error) || Instant::now() >= deadline => return Err(error),
             Err(_) if client.ended().is_some() => return Err(LibraryError::Global(Code::Fatal)),
-            Err(_) => {}
+            Err(_) => sleep(RESUME_PAUSE).await,
         }
+    }
+}
+
+/// Whether the same call may be made again: it took longer than a slice, or the brokers are still busy with the
+/// transaction before.
+fn can_be_resumed(error: &LibraryError) -> bool {
+    match error {
+        LibraryError::Transaction(error) => {
+            error.is_retriable() || error.code() == Code::ConcurrentTransactions
+        }
+        other => code(other) == Code::OperationTimedOut,
     }
 }
 
