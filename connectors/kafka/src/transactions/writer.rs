@@ -451,8 +451,8 @@ fn judge(
 
 /// Leaves what is behind more refusals than a position remembers to the next delivery.
 fn cut(planned: &mut Vec<Planned<'_>>) {
-    let refused = planned.iter().enumerate().filter(|(_, p)| matches!(p.fate, Fate::Refused(_)));
-    if let Some((place, _)) = refused.skip(MAX_REFUSED).next() {
+    let mut refused = planned.iter().enumerate().filter(|(_, it)| matches!(it.fate, Fate::Refused(_)));
+    if let Some((place, _)) = refused.nth(MAX_REFUSED) {
         planned.truncate(place);
     }
 }
