@@ -4,6 +4,7 @@
 //! what another key of the configuration says; such an option is refused by name.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use forebay_api::Mistake;
 use forebay_api::template::Template;
@@ -50,6 +51,10 @@ const REFUSED: [(&[&str], &str); 9] = [
     ),
     (&["transactional.id", "log.queue"], "leave it out: Forebay does not use it or sets it itself"),
 ];
+
+/// How long the brokers keep a transaction open whose daemon has gone, where no option says otherwise: readers wait so
+/// long.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Other names that librdkafka has for options which we set and users may set otherwise.
 const ALIASES: [(&str, &str); 2] =
@@ -126,10 +131,7 @@ impl Settings {
         let mut settings = self.clone();
         let native = &mut settings.native;
         native.set("transactional.id", id);
-        // How long the brokers keep a transaction open whose daemon has gone; its readers wait so long.
-        if native.get("transaction.timeout.ms").is_none() {
-            native.set("transaction.timeout.ms", "60000");
-        }
+        native.set("transaction.timeout.ms", self.transaction_timeout().as_millis().to_string());
         // What fails aborts the transaction as a whole, so there is no gap to be afraid of.
         native.set("enable.gapless.guarantee", "false");
         native.remove("message.timeout.ms"); // librdkafka takes the transaction's
@@ -138,6 +140,12 @@ impl Settings {
         };
         native.create_native_config().map_err(wrong)?;
         Ok(settings)
+    }
+
+    /// How long the brokers let a transaction take.
+    pub(crate) fn transaction_timeout(&self) -> Duration {
+        let set = self.native.get("transaction.timeout.ms").and_then(|text| text.parse().ok());
+        set.map_or(TRANSACTION_TIMEOUT, Duration::from_millis)
     }
 
     /// The settings of a consumer that reads one topic by itself, in no group.

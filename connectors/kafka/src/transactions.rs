@@ -38,6 +38,8 @@ use crate::topics::{self, Route, Topics};
 
 /// How long an attempt to connect waits until nobody looks topics up.
 const TURN_WAIT: Duration = Duration::from_secs(5);
+/// How long a commit is waited for where a transaction may take so long.
+const COMMIT_WAIT: Duration = Duration::from_secs(30);
 /// The longest `transactions.id_prefix`.
 const MAX_PREFIX: usize = 200;
 /// What every fault tells as attempted.
@@ -60,6 +62,8 @@ struct Setup {
     settings: Settings,
     tombstones: bool,
     batch_bytes: BatchBytes,
+    /// How long a commit is waited for. What became of it is then found out by the next client.
+    commit_wait: Duration,
     /// The topic of positions.
     positions: String,
     /// Who we are in the positions: this process, and no other one before or after it.
@@ -88,6 +92,7 @@ impl Transactional {
         // The hasher's keys are random.
         let holder = format!("{}-{:016x}", std::process::id(), RandomState::new().build_hasher().finish());
         let setup = Setup {
+            commit_wait: settings.transaction_timeout().min(COMMIT_WAIT),
             tombstones: config.tombstones,
             batch_bytes: BatchBytes::new(settings.batch_bytes),
             positions: transactions.positions_topic.clone(),

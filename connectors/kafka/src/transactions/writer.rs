@@ -31,8 +31,6 @@ const SLICE: Duration = Duration::from_millis(200);
 const RESUME_PAUSE: Duration = Duration::from_millis(10);
 /// How long the brokers may take to end what was left open and to let us begin.
 const BEGIN_WAIT: Duration = Duration::from_secs(10);
-/// How long a commit is waited for. What became of it is then found out by the next client.
-const COMMIT_WAIT: Duration = Duration::from_secs(30);
 /// How long an abort is waited for, which only spares readers a wait: the next client aborts as well.
 const ABORT_WAIT: Duration = Duration::from_secs(2);
 /// Refused records that one position remembers, so that it stays far below the size of a message.
@@ -146,7 +144,7 @@ impl Writer {
         self.send_position(setup, &client, &nothing, &self.position).await?;
         nothing.complete();
         self.reported(&client, &nothing).await?;
-        self.commit(&client).await?;
+        self.commit(setup, &client).await?;
         self.taken = true;
         self.clean = true;
         Ok(())
@@ -254,7 +252,7 @@ impl Writer {
             return judge(setup, &client, &receipts, planned);
         }
         step!("kafka-transaction-written");
-        self.commit(&client).await?;
+        self.commit(setup, &client).await?;
         step!("kafka-transaction-committed");
         self.position = position;
         let schemas = planned.iter().filter(|planned| is_written_schema(planned));
@@ -355,8 +353,8 @@ impl Writer {
     }
 
     /// Makes the transaction durable. After a fault nobody knows whether it is, before the next client has looked.
-    async fn commit(&self, client: &Arc<Client>) -> Result<(), Fault> {
-        let done = until_done(client, COMMIT_WAIT, |producer| producer.commit_transaction(SLICE)).await;
+    async fn commit(&self, setup: &Setup, client: &Arc<Client>) -> Result<(), Fault> {
+        let done = until_done(client, setup.commit_wait, |producer| producer.commit_transaction(SLICE)).await;
         let Err(error) = done else { return Ok(()) };
         if matches!(&error, LibraryError::Transaction(error) if error.txn_requires_abort()) {
             self.abort(client).await;

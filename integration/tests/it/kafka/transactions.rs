@@ -7,7 +7,8 @@ use std::time::Duration;
 use forebay_api::Blame;
 use forebay_integration::{Direction, Kafka, PATIENCE, Topic, unique};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::*;
@@ -142,7 +143,11 @@ async fn a_refused_record_leaves_its_neighbours_once_even_where_nobody_buried_it
         through(&*lake, &mut unit).await.unwrap();
         assert_eq!(unit.rejected(), [(1, "too_large".to_owned()), (3, "too_large".to_owned())]);
         assert_eq!(bodies(&topic).await, inserted(1..4), "of {bytes} bytes");
-        // The daemon died before the dead letters were stored: what was refused is refused again, in its place.
+        // The daemon died before the dead letters were stored, and now the topic would take what it refused, behind what
+        // followed it: it stays refused.
+        let resource = ResourceSpecifier::Topic(topic.name());
+        let larger = AlterConfig::new(resource).set("max.message.bytes", "1048588");
+        kafka.admin().alter_configs([&larger], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
         let lake = destination(config);
         assert_eq!(held(&*lake, &table).await.unwrap(), Some(batch.chunk.rows[0].mark));
         let mut unit = Unit::new(batch);
@@ -390,4 +395,63 @@ async fn a_transaction_that_took_too_long_is_written_again_and_is_no_other_daemo
     proxy.open().await;
     through(&*lake, &mut unit).await.unwrap();
     assert_eq!(bodies(&topic).await, inserted(0..6));
+}
+
+/// Sees where the topic's one partition ends, with what is not committed.
+fn watcher(kafka: &Kafka, topic: &Topic) -> impl Fn() -> i64 + Clone + Send + 'static {
+    let mut native = ClientConfig::new();
+    native.set("bootstrap.servers", kafka.bootstrap()).set("isolation.level", "read_uncommitted");
+    let consumer: Arc<BaseConsumer> = Arc::new(native.create().unwrap());
+    let name = topic.name().to_owned();
+    move || consumer.fetch_watermarks(&name, 0, PATIENCE).unwrap().1
+}
+
+/// The request to commit is lost on its way, or the answer is: at moments around both, on a line that is slow enough to
+/// hit them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_never_comes_is_looked_up_and_neither_lost_nor_repeated() {
+    const LATENCY: Duration = Duration::from_millis(150);
+    let (kafka, mut proxy) = Kafka::behind_proxy().await;
+    let topic = kafka.topic("unanswered", 1).await;
+    let mut config = transactional(&proxy.address(), &topic);
+    config["options"] = json!({"transaction.timeout.ms": 4000});
+    let lake = destination(config);
+    let mut table = Table::new("shop", "orders");
+    let end = watcher(&kafka, &topic);
+    let mut unanswered = BTreeSet::new();
+    let mut made = 0;
+    // Whether a moment hits is the machine's affair; both kinds are waited for.
+    for millis in [210, 240, 180, 270, 150, 300, 330].into_iter().cycle().take(14) {
+        held(&*lake, &table).await.unwrap();
+        let before = end();
+        let mut unit = Unit::new(table.batch([insert(made)]));
+        made += 1;
+        proxy.delay(LATENCY);
+        let disturb = async {
+            let end = end.clone();
+            tokio::task::spawn_blocking(move || while end() <= before {}).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            proxy.swallow();
+        };
+        let (outcome, ()) = tokio::join!(unit.attempt(&*lake), disturb);
+        proxy.delay(Duration::ZERO);
+        proxy.shut().await;
+        proxy.resume();
+        proxy.open().await;
+        if let Err(fault) = outcome {
+            assert!(fault.is_retryable(), "{fault:?}");
+            let mark = unit.parts[0].batch.chunk.rows[0].mark;
+            let committed = held(&*lake, &table).await.unwrap() == Some(mark);
+            eprintln!("after {millis} ms, committed: {committed}: {fault}");
+            if fault.to_string().contains("committing") {
+                unanswered.insert(committed);
+            }
+        }
+        through(&*lake, &mut unit).await.unwrap();
+        if unanswered.len() == 2 {
+            break;
+        }
+    }
+    assert!(!unanswered.is_empty(), "no commit was hit");
+    assert_eq!(bodies(&topic).await, inserted(0..made));
 }
