@@ -217,7 +217,7 @@ pub struct DestinationSettings {
     pub start: Beginning,
     /// How records are gathered before an attempt.
     pub batch: BatchSettings,
-    /// How long one attempt may take. Default: 30s; none where an attempt cannot be taken back (Kafka).
+    /// How long one attempt may take. Default: 30s; none where an attempt cannot be taken back (Kafka without transactions).
     pub timeout: Option<Period>,
     /// What happens after an attempt that failed.
     pub retry: Retry,

@@ -6,9 +6,10 @@ use forebay_api::template::{Placeholder, Template};
 use forebay_api::{Blame, DestinationSetting, Fault, Finding, Mistake};
 
 use crate::client::{self, Client};
-use crate::config::{Config, Mechanism};
+use crate::config::{Config, Mechanism, Transactions};
 use crate::options::Settings;
 use crate::topics;
+use crate::transactions;
 
 /// Stands for what only an event can say.
 const ANY: &str = "*";
@@ -28,7 +29,7 @@ pub(crate) async fn check(
         let fact = "`sasl.mechanism: PLAIN` sends the password unencrypted";
         findings.push(Finding::warning(fact, "set `tls`, or use a SCRAM mechanism"));
     }
-    match look(&client, config, setting).await {
+    match look(&client, settings, config, setting).await {
         Ok(found) => findings.extend(found),
         Err(fault) => findings.push(Finding::fault(&fault)),
     }
@@ -45,6 +46,7 @@ pub(crate) fn mistaken(mistake: &Mistake) -> Finding {
 /// The brokers, and the topics that the template names as far as it is known without an event.
 async fn look(
     client: &Arc<Client>,
+    settings: &Settings,
     config: &Config,
     setting: &DestinationSetting,
 ) -> Result<Vec<Finding>, Fault> {
@@ -53,6 +55,10 @@ async fn look(
     let exist: Vec<&str> = cluster.topics().iter().map(|topic| topic.name()).collect();
     for wanted in patterns(&config.topic, &setting.sources) {
         findings.push(topic(&wanted, &exist, config.create_topics.is_some()));
+    }
+    if let Some(Transactions { positions_topic, .. }) = &config.transactions {
+        let created = config.create_topics.is_some();
+        findings.push(transactions::check(client, settings, positions_topic, created).await?);
     }
     Ok(findings)
 }

@@ -140,6 +140,11 @@ impl Client {
         }
     }
 
+    /// Waits until it has ended.
+    pub(crate) async fn until_ended(&self) {
+        self.context.until_ended().await;
+    }
+
     /// Why it ended, if it has.
     pub(crate) fn ended(&self) -> Option<KafkaError> {
         let end = self.context.ended()?;

@@ -37,6 +37,10 @@ pub struct Config {
     /// key in the end.
     #[serde(default)]
     pub tombstones: bool,
+    /// Writes each batch in a transaction, together with the position that covers it, so that consumers with
+    /// `isolation.level=read_committed` see each event once. `{}` suffices. Absent: events may stand in their topics
+    /// twice after a crash.
+    pub transactions: Option<Transactions>,
     /// Encrypts the connections. Absent: plain text; `{}`: encrypted, with the system's certificate authorities.
     pub tls: Option<Tls>,
     /// Names the user to the brokers. Absent: nobody, or whom `tls.cert` says.
@@ -114,6 +118,34 @@ pub struct CreateTopics {
     pub partitions: Option<NonZeroU16>,
     /// On how many brokers each partition is kept.
     pub replication: Option<NonZeroU16>,
+}
+
+/// How transactions are told apart from those of others.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Transactions {
+    /// What the transactional ids begin with; the destination, the source with its epoch, and `topic` follow. Two daemons
+    /// whose ids are equal take the stream away from each other, which is right where both write the same events to the
+    /// same topics.
+    #[serde(default = "default_id_prefix")]
+    #[schemars(extend("default" = DEFAULT_ID_PREFIX))]
+    pub id_prefix: String,
+    /// The compacted topic that positions are kept in. It may be shared; its name must not be one that `topic` makes.
+    /// Where it does not exist, `create_topics` has it created.
+    #[serde(default = "default_positions_topic")]
+    #[schemars(extend("default" = DEFAULT_POSITIONS_TOPIC))]
+    pub positions_topic: String,
+}
+
+const DEFAULT_ID_PREFIX: &str = "forebay";
+const DEFAULT_POSITIONS_TOPIC: &str = "__forebay_positions";
+
+fn default_id_prefix() -> String {
+    DEFAULT_ID_PREFIX.to_owned()
+}
+
+fn default_positions_topic() -> String {
+    DEFAULT_POSITIONS_TOPIC.to_owned()
 }
 
 /// How connections are encrypted. Files are PEM.

@@ -7,7 +7,6 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +17,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::batch_bytes::BatchBytes;
 use crate::client::{self, Client, NotSent};
 use crate::config::Config;
 use crate::fault::{self, Judgement, KafkaError};
@@ -29,8 +29,6 @@ use crate::topics::{Route, Topics};
 /// Deliveries under way at once: while one waits for its acknowledgements the next are sent. More are no faster, for
 /// the copies that librdkafka makes of them no longer fit into the processor's cache.
 const MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
-/// By how much batches shrink when a broker calls one too large that may have held several records.
-const SHRINK: usize = 4;
 /// How long an attempt to connect waits until nobody queues records.
 const TURN_WAIT: Duration = Duration::from_secs(5);
 /// What every fault tells as attempted.
@@ -41,8 +39,7 @@ const WRITING: &str = "writing to Kafka";
 pub(crate) struct Kafka {
     settings: Settings,
     tombstones: bool,
-    /// How large a batch of several records may be for all that is known of the brokers.
-    batch_bytes: AtomicUsize,
+    batch_bytes: BatchBytes,
     lines: Lines,
     /// Tokio's mutex is fair, hence a queue of those who want to queue records; it is held across awaits because a
     /// place in that order must not be lost while librdkafka's own queue is full.
@@ -71,7 +68,7 @@ impl Kafka {
     /// Connects to nothing yet.
     pub(crate) fn new(settings: Settings, config: &Config) -> Kafka {
         Kafka {
-            batch_bytes: AtomicUsize::new(settings.batch_bytes),
+            batch_bytes: BatchBytes::new(settings.batch_bytes),
             tombstones: config.tombstones,
             lines: Lines::default(),
             queue: Mutex::new(Queue {
@@ -156,21 +153,11 @@ impl Kafka {
         fault.map_or(Ok(()), |(_, fault)| Err(fault))
     }
 
-    /// Whether a record that was called too large was the only one in its batch. If it may have had company, the next
-    /// client makes smaller batches, until the one that is too large stands alone.
+    /// Whether a record that was called too large was the only one in its batch.
     fn was_alone(&self, delivery: &Delivery, index: usize, client: &Client) -> bool {
-        let record = delivery.open().find(|(open, _)| *open == index).map(|(_, record)| record);
-        let alone = record.is_some_and(|record| record.body().len() > client.batch_bytes);
-        if !alone {
-            let smaller = (client.batch_bytes / SHRINK).max(1);
-            if self.batch_bytes.fetch_min(smaller, Ordering::Relaxed) > smaller {
-                tracing::warn!(
-                    batch_bytes = smaller,
-                    "a broker refuses our batches as too large; making smaller ones"
-                );
-            }
-        }
-        alone
+        let record = delivery.open().find(|(open, _)| *open == index);
+        let bytes = record.map_or(0, |(_, record)| record.body().len());
+        self.batch_bytes.was_alone(bytes, client.batch_bytes)
     }
 
     /// The fault of a record that was not written. One that was thrown out of the queue says why its client ended.
@@ -232,7 +219,7 @@ impl Unqueued {
 }
 
 /// What consumers read without parsing the message.
-fn headers(id: &[u8], route: &Route, record: Record<'_>) -> OwnedHeaders {
+pub(crate) fn headers(id: &[u8], route: &Route, record: Record<'_>) -> OwnedHeaders {
     let valid = if record.verdict().is_valid() { "true" } else { "false" };
     OwnedHeaders::new_with_capacity(4)
         .insert(Header { key: "forebay-id", value: Some(id) })
@@ -263,7 +250,7 @@ impl Destination for Kafka {
             client::discard(client).await;
         }
         queue.topics.forget();
-        queue.client = Some(Client::start(&self.settings, self.batch_bytes.load(Ordering::Relaxed)).await?);
+        queue.client = Some(Client::start(&self.settings, self.batch_bytes.get()).await?);
         Ok(())
     }
 

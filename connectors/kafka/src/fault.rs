@@ -69,6 +69,18 @@ pub(crate) fn judge(code: Code) -> Judgement {
         | Code::UnknownProducerId
         | Code::InvalidProducerIdMapping
         | Code::InvalidProducerEpoch => Retry,
+        // A transaction that did not come to its end: the next client finds out what is written, and whether another
+        // daemon writes now.
+        Code::Fenced
+        | Code::ProducerFenced
+        | Code::ConcurrentTransactions
+        | Code::InvalidTransactionalState
+        | Code::TransactionCoordinatorFenced
+        | Code::NotCoordinator => Retry,
+        Code::InvalidTransactionTimeout => Act(
+            Configuration,
+            "set `transaction.timeout.ms` in `options` to at most the brokers' `transaction.max.timeout.ms`",
+        ),
         // A topic that was there: the look-up before the next attempt says whether it is really gone.
         Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopicId => Retry,
 
@@ -86,9 +98,15 @@ pub(crate) fn judge(code: Code) -> Judgement {
         Code::TopicAuthorizationFailed => {
             Act(Outside, "allow the user to describe and write the topic: `kafka-acls.sh --add --producer --topic …`")
         }
-        Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed => {
+        Code::ClusterAuthorizationFailed => {
             Act(Outside, "allow the user what it was attempting: `kafka-acls.sh --add --cluster --operation …`")
         }
+        Code::TransactionalIdAuthorizationFailed => Act(
+            Outside,
+            "allow the user to write under its transactional ids, which begin with `transactions.id_prefix`: \
+             `kafka-acls.sh --add --operation Write --operation Describe --transactional-id … \
+             --resource-pattern-type prefixed`",
+        ),
         Code::PolicyViolation => Act(Outside, "ask whoever set the cluster's policy"),
         Code::InvalidTopic => Act(Configuration, "set `topic` so that it makes names that Kafka accepts"),
         Code::InvalidReplicationFactor => {

@@ -6,8 +6,15 @@
 //!     └── settle ◀── Receipts ◀── delivery reports
 //! ```
 //!
-//! A record is **durable** when the partition's leader and every replica in sync have it (`acks=all`). There are no
-//! transactions: after a crash a record may stand in its topic twice, with the same `forebay-id`.
+//! A record is **durable** when the partition's leader and every replica in sync have it (`acks=all`). Without
+//! transactions a record may stand in its topic twice after a crash, with the same `forebay-id`.
+//!
+//! With transactions (`transactions`) it is durable when its transaction is committed, and a client for each stream
+//! writes each delivery in one, together with the position that covers it:
+//! ```text
+//!  deliver ──▶ begin ─▶ records, position ─▶ commit ─▶ accept
+//!  held ────▶ fence ─▶ the position ◀──────────┘
+//! ```
 //!
 //! Invariant, on which order stands: a client ends with the first message that it could not write. What was queued
 //! behind that message is thrown out of the queue, nothing more is given to that client, and `line` holds
@@ -15,8 +22,9 @@
 //!
 //! Reading order: `config`, `options` (what librdkafka is told), `destination` (deliver and settle), `line`, `client`
 //! (one producer), `receipts` and `context` (what it reports), `topics` (which topic a record goes to), `fault` (how
-//! errors are judged), `check`.
+//! errors are judged), `check`; then `transactions`.
 
+mod batch_bytes;
 mod check;
 mod client;
 pub mod config;
@@ -27,6 +35,7 @@ mod line;
 mod options;
 mod receipts;
 mod topics;
+mod transactions;
 
 use std::sync::Arc;
 
@@ -36,6 +45,7 @@ use forebay_api::{Destination, DestinationConnector, DestinationSetting, Finding
 use crate::config::Config;
 use crate::destination::Kafka;
 use crate::options::Settings;
+use crate::transactions::Transactional;
 
 /// The connector that `type: kafka` names.
 #[derive(Debug)]
@@ -50,13 +60,19 @@ type: kafka
 brokers: [127.0.0.1:9092]
 topic: '{source}.{schema}.{table}'
 # create_topics: {partitions: 12, replication: 3}   # default: a topic that is missing is an error
+# transactions: {}               # readers of what is committed see each event once
 # format: debezium               # forebay | debezium | cloudevents
 ";
     type Config = Config;
 
     fn build(config: Config, setting: &DestinationSetting) -> Result<Arc<dyn Destination>, Vec<Mistake>> {
         let settings = Settings::new(&config, &setting.name)?;
-        Ok(Arc::new(Kafka::new(settings, &config)))
+        match &config.transactions {
+            None => Ok(Arc::new(Kafka::new(settings, &config))),
+            Some(transactions) => {
+                Ok(Arc::new(Transactional::new(settings, &config, transactions, &setting.name)?))
+            }
+        }
     }
 
     async fn check(config: Config, setting: &DestinationSetting) -> Vec<Finding> {

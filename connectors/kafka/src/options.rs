@@ -4,6 +4,7 @@
 //! what another key of the configuration says; such an option is refused by name.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use forebay_api::Mistake;
 use forebay_api::template::Template;
@@ -51,6 +52,10 @@ const REFUSED: [(&[&str], &str); 9] = [
     (&["transactional.id", "log.queue"], "leave it out: Forebay does not use it or sets it itself"),
 ];
 
+/// How long the brokers keep a transaction open whose daemon has gone, where no option says otherwise: readers wait so
+/// long.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Other names that librdkafka has for options which we set and users may set otherwise.
 const ALIASES: [(&str, &str); 2] =
     [("linger.ms", "queue.buffering.max.ms"), ("max.in.flight", "max.in.flight.requests.per.connection")];
@@ -77,7 +82,7 @@ const DEFAULTS: [(&str, &str); 10] = [
 ];
 
 /// A configuration of librdkafka that has been validated, and what of it our own code needs to know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Everything but `batch.size`, which [`crate::client::Client`] sets.
     pub(crate) native: ClientConfig,
@@ -117,6 +122,39 @@ impl Settings {
         let files =
             config.tls.iter().flat_map(|tls| [&tls.ca, &tls.cert, &tls.key]).flatten().cloned().collect();
         Ok(Settings { native, batch_bytes, files })
+    }
+}
+
+impl Settings {
+    /// The same for the producer that alone writes under a transactional id.
+    pub(crate) fn transactional(&self, id: &str) -> Result<Settings, Vec<Mistake>> {
+        let mut settings = self.clone();
+        let native = &mut settings.native;
+        native.set("transactional.id", id);
+        native.set("transaction.timeout.ms", self.transaction_timeout().as_millis().to_string());
+        // What fails aborts the transaction as a whole, so there is no gap to be afraid of.
+        native.set("enable.gapless.guarantee", "false");
+        native.remove("message.timeout.ms"); // librdkafka takes the transaction's
+        let wrong = |error: rdkafka::error::KafkaError| {
+            vec![mistake("/options", format!("these settings allow no transactions: {error}"), None)]
+        };
+        native.create_native_config().map_err(wrong)?;
+        Ok(settings)
+    }
+
+    /// How long the brokers let a transaction take.
+    pub(crate) fn transaction_timeout(&self) -> Duration {
+        let set = self.native.get("transaction.timeout.ms").and_then(|text| text.parse().ok());
+        set.map_or(TRANSACTION_TIMEOUT, Duration::from_millis)
+    }
+
+    /// The settings of a consumer that reads one topic by itself, in no group.
+    pub(crate) fn reading(&self, id: &str, isolation: &str) -> ClientConfig {
+        let mut native = self.native.clone();
+        native.set("group.id", id).set("isolation.level", isolation);
+        native.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        native.set("auto.offset.reset", "earliest").set("fetch.wait.max.ms", "50");
+        native
     }
 }
 

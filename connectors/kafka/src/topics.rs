@@ -67,7 +67,7 @@ pub(crate) struct Topics {
     by_verdict: bool,
     by_time: bool,
     create: Option<CreateTopics>,
-    routes: Vec<Route>,
+    routes: Vec<Arc<Route>>,
     /// Where in `routes`.
     found: HashMap<Key, usize>,
     /// The last record's, for records of one table come in runs.
@@ -117,7 +117,7 @@ impl Topics {
         record: Record<'_>,
         client: &Arc<Client>,
         settings: &Settings,
-    ) -> Result<&Route, Fault> {
+    ) -> Result<&Arc<Route>, Fault> {
         let key = self.key(record);
         let at = match self.last {
             Some((last, at)) if last == key => at,
@@ -147,7 +147,7 @@ impl Topics {
         }
         self.present.insert(route.topic.clone());
         self.found.insert(key, self.routes.len());
-        self.routes.push(route);
+        self.routes.push(Arc::new(route));
         Ok(self.routes.len() - 1)
     }
 
@@ -231,16 +231,35 @@ async fn find_or_create(
     topic: &str,
     create: Option<CreateTopics>,
 ) -> Result<(), Fault> {
+    if find(client, topic).await? {
+        return Ok(());
+    }
+    let Some(like) = create else { return Err(missing(topic)) };
+    create_and_wait(client, settings, topic, like, &[]).await
+}
+
+/// Whether a topic is there, after it was looked for more than once.
+pub(crate) async fn find(client: &Arc<Client>, topic: &str) -> Result<bool, Fault> {
     for look in 0..MISSING_TIMES {
         if look > 0 {
             sleep(MISSING_PAUSE).await;
         }
         if exists(client, topic).await? {
-            return Ok(());
+            return Ok(true);
         }
     }
-    let Some(like) = create else { return Err(missing(topic)) };
-    create_topic(settings, topic, like).await?;
+    Ok(false)
+}
+
+/// Creates a topic with these settings and waits until the brokers show it.
+pub(crate) async fn create_and_wait(
+    client: &Arc<Client>,
+    settings: &Settings,
+    topic: &str,
+    like: CreateTopics,
+    with: &[(&str, &str)],
+) -> Result<(), Fault> {
+    create_topic(settings, topic, like, with).await?;
     tracing::info!(topic, "created a topic");
     let deadline = Instant::now() + CREATED_WAIT;
     while !exists(client, topic).await? {
@@ -291,7 +310,12 @@ pub(crate) async fn describe(client: &Arc<Client>, topic: Option<&str>) -> Resul
 }
 
 /// Creates a topic; that somebody else did so meanwhile is as good.
-async fn create_topic(settings: &Settings, topic: &str, like: CreateTopics) -> Result<(), Fault> {
+async fn create_topic(
+    settings: &Settings,
+    topic: &str,
+    like: CreateTopics,
+    with: &[(&str, &str)],
+) -> Result<(), Fault> {
     let doing = || format!("creating topic `{topic}`");
     let native = settings.native.clone();
     let admin = blocking(move || AdminClient::from_config_and_context(&native, Context::default())).await;
@@ -300,7 +324,10 @@ async fn create_topic(settings: &Settings, topic: &str, like: CreateTopics) -> R
     // Less than one asks for the brokers' default.
     let or_default = |count: Option<std::num::NonZeroU16>| count.map_or(-1, |count| i32::from(count.get()));
     let replication = TopicReplication::Fixed(or_default(like.replication));
-    let wanted = NewTopic::new(topic, or_default(like.partitions), replication);
+    let mut wanted = NewTopic::new(topic, or_default(like.partitions), replication);
+    for (setting, value) in with {
+        wanted = wanted.set(setting, value);
+    }
     let options = AdminOptions::new().request_timeout(Some(LOOKUP_WAIT)).operation_timeout(Some(LOOKUP_WAIT));
     let answer = admin.create_topics([&wanted], &options).await;
     blocking(move || drop(admin)).await;

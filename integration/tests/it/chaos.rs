@@ -9,6 +9,7 @@ mod journal;
 mod outage;
 mod promises;
 mod steps;
+mod transactions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

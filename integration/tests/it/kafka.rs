@@ -4,6 +4,7 @@
 mod broken;
 mod messages;
 mod secure;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,11 +24,14 @@ struct Sample {
     op: Op,
     key: String,
     body: Vec<u8>,
+    /// Empty: made of its mark.
+    id: String,
 }
 
 /// An insert of row `id`, whose body is JSON of that number.
 fn insert(id: u64) -> Sample {
-    Sample { op: Op::Insert, key: format!("{{\"id\":{id}}}"), body: format!("{{\"n\":{id}}}").into_bytes() }
+    let (key, body) = (format!("{{\"id\":{id}}}"), format!("{{\"n\":{id}}}").into_bytes());
+    Sample { op: Op::Insert, key, body, id: String::new() }
 }
 
 /// Events of one table, with the marks that follow on each other.
@@ -55,10 +59,13 @@ impl Table {
             let start = draft.buf.len();
             draft.buf.extend_from_slice(sample.key.as_bytes());
             let (key, subject) = (draft.since(start), draft.subject(&self.subject));
+            let start = draft.buf.len();
+            draft.buf.extend_from_slice(sample.id.as_bytes());
+            let id = draft.since(start);
             let mark = Mark { major: (1, self.next), minor: 0, part: 0 };
             self.next += 1;
             let none = Span::default();
-            let (id, before, payload, unchanged, contexts, extra) = (none, none, none, none, none, none);
+            let (before, payload, unchanged, contexts, extra) = (none, none, none, none, none);
             let (time, xid, op) = (1_795_372_440_000_000, 0, sample.op);
             draft.push(Row {
                 mark,

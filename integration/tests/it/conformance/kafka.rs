@@ -18,12 +18,14 @@ type Server = Arc<Mutex<(Kafka, Proxy)>>;
 struct Rig {
     server: Server,
     topic: Topic,
+    /// Whether it writes in transactions.
+    transactions: bool,
 }
 
 impl Rig {
-    async fn new(server: &Server, check: &str) -> Rig {
+    async fn new(server: &Server, check: &str, transactions: bool) -> Rig {
         let topic = server.lock().await.0.topic(check, 3).await;
-        Rig { server: server.clone(), topic }
+        Rig { server: server.clone(), topic, transactions }
     }
 
     /// With one replica, two that must be in sync are a cluster that takes nothing.
@@ -42,8 +44,12 @@ impl Rig {
 impl DestinationRig for Rig {
     async fn build(&self) -> Arc<dyn Destination> {
         let broker = self.server.lock().await.1.address();
-        let config =
-            serde_json::from_value(json!({"brokers": [broker], "topic": self.topic.name()})).unwrap();
+        let mut config = json!({"brokers": [broker], "topic": self.topic.name()});
+        if self.transactions {
+            config["transactions"] = json!({});
+            config["create_topics"] = json!({});
+        }
+        let config = serde_json::from_value(config).unwrap();
         let setting = DestinationSetting {
             name: "lake".to_owned(),
             format: "forebay".to_owned(),
@@ -55,6 +61,10 @@ impl DestinationRig for Rig {
 
     async fn stored(&self) -> Option<Vec<Vec<u8>>> {
         Some(self.topic.all().await.into_iter().map(|message| message.payload.unwrap()).collect())
+    }
+
+    fn keeps_marks(&self) -> bool {
+        self.transactions
     }
 
     fn too_large(&self) -> Option<usize> {
@@ -91,5 +101,12 @@ async fn kafka_conforms_as_a_destination() {
         ("a_refused_record_is_rejected", "Kafka looks at no record's content"),
         ("what_is_held_is_struck_off", "without transactions no mark is stored with the data"),
     ];
-    conform(&exceptions, async |check| Rig::new(&server, check).await).await;
+    conform(&exceptions, async |check| Rig::new(&server, check, false).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_with_transactions_conforms_as_a_destination() {
+    let server: Server = Arc::new(Mutex::new(Kafka::behind_proxy().await));
+    let exceptions = [("a_refused_record_is_rejected", "Kafka looks at no record's content")];
+    conform(&exceptions, async |check| Rig::new(&server, check, true).await).await;
 }

@@ -65,7 +65,7 @@ async fn a_message_tells_what_it_is_without_being_parsed() {
     let kafka = Kafka::shared().await;
     let topic = kafka.topic("headers", 1).await;
     let lake = destination(json!({"brokers": [kafka.bootstrap()], "topic": topic.name()}));
-    let truncate = Sample { op: Op::Truncate, key: String::new(), body: b"{}".to_vec() };
+    let truncate = Sample { op: Op::Truncate, key: String::new(), body: b"{}".to_vec(), id: String::new() };
     let batch = Table::new("shop", "orders").batch([insert(4), truncate]);
     deliver(&*lake, &mut [Unit::new(batch)]).await.unwrap();
     let messages = topic.expect(2).await;
