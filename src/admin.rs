@@ -1,11 +1,13 @@
 //! What the daemon tells about itself: `/live`, `/ready`, `/metrics`, `/status`, and the schemas of its events below
-//! `/s`, on a port of its own. And what it is told there: `/snapshot`.
+//! `/s`, on a port of its own. And what it is told there: `/snapshot`, `/dead_letters`.
 //!
 //! Liveness is about us alone: every loop turned lately. Readiness is about the world: what must be reachable is.
 //! Both are computed when they are asked for, from pulses that the loops set themselves; nothing is cached, so
 //! nothing can be stale.
 
 pub mod ask;
+mod command;
+pub mod dead_letters;
 mod metrics;
 pub mod schemas;
 pub mod snapshot;
@@ -26,7 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::dead_letters::now_micros;
+use crate::dead_letters::{DeadLetters, now_micros};
 use crate::pipeline::{PipelineReports, StoredAt};
 use crate::schemas::SourceSchemas;
 use crate::snapshot::SnapshotDesk;
@@ -45,6 +47,8 @@ pub struct Status {
     pub budgets: Vec<Budget>,
     /// The sources, in the order of the configuration.
     pub sources: Vec<SourceStatus>,
+    /// The dead letters of each destination.
+    pub dead_letters: Vec<Arc<DeadLetters>>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
     /// `/ready` turns red when a source lags by more.
@@ -162,6 +166,7 @@ impl Status {
             "problems": self.problems(),
             "memory": {"used_bytes": self.memory().0, "budget_bytes": self.memory().1},
             "sources": self.sources.iter().map(SourceStatus::to_json).collect::<Vec<_>>(),
+            "dead_letters": self.dead_letters.iter().map(|kept| kept.to_json()).collect::<Vec<_>>(),
         })
     }
 
@@ -255,6 +260,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>, end: Cancellation
     let ready = get(|State(status): State<Arc<Status>>| async move { verdict(&status.not_ready()) });
     let routes = Router::new()
         .merge(snapshot::routes())
+        .merge(dead_letters::routes())
         .merge(schemas::routes())
         .route("/live", live.clone())
         .route("/livez", live.clone())
@@ -344,6 +350,7 @@ mod tests {
             started: Instant::now(),
             budgets: vec![Budget::new(1)],
             sources: vec![source],
+            dead_letters: Vec::new(),
             telemetry: Arc::new(telemetry),
             ready_max_lag: None,
         }

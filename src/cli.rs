@@ -20,6 +20,7 @@ mod check;
 mod checkpoint;
 mod config_file;
 mod console;
+mod dlq;
 mod init;
 mod list;
 mod progress;
@@ -74,6 +75,7 @@ enum Command {
     Status(status::StatusOptions),
     Snapshot(snapshot::Snapshot),
     Checkpoint(checkpoint::Checkpoint),
+    Dlq(dlq::Dlq),
     /// Print the connectors and formats of this build
     List,
     Schema(schema::Schema),
@@ -200,6 +202,7 @@ async fn perform(command: Command, console: &Console) -> Result<Finished, Failur
         Command::Status(status) => status.run().await,
         Command::Snapshot(snapshot) => snapshot.run().await,
         Command::Checkpoint(checkpoint) => checkpoint.run().await,
+        Command::Dlq(dlq) => dlq.run().await,
         Command::List => print(&list::connectors()),
         Command::Schema(schema) => schema.run().await,
         Command::Completions(completions) => completions.run(Cli::command()),

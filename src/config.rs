@@ -39,7 +39,7 @@ pub use problem::{ConfigError, Problem};
 pub use schema::schema;
 pub use settings::{
     Admin, BatchSettings, CheckpointKind, Checkpoints, DeadLetterSettings, DestinationSettings, Limits,
-    OwnKeys, Retry, Settings, Shutdown, SourceSettings, Startup, Where,
+    OnPoison, OwnKeys, Retry, Settings, Shutdown, SourceSettings, Startup, Where,
 };
 
 use document::{Document, Focus, child, is_at_or_under, named};
@@ -191,6 +191,7 @@ impl Reading {
                 None => complete = false,
             }
         }
+        self.settings.keep_for_dead_letters();
         self.problems.extend(rules::broken(&self.document, &self.settings, complete));
         self.ask_connectors(registry);
     }

@@ -15,12 +15,13 @@ use forebay_api::{Blame, Budget, Destination, Fault, Registry, Report, Source};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, DestinationStatus, SourceStatus, Status};
 use crate::checkpoint::{CheckpointStore, FileStore, NothingStored};
 use crate::config::{DestinationSettings, OwnKeys, Settings, SourceSettings};
-use crate::dead_letters::DeadLetters;
+use crate::dead_letters::{Courier, DeadLetters, Forwarder};
 use crate::filter::Filter;
 use crate::format::Format;
 use crate::lane::{BatchLimits, LaneSettings, Retry};
@@ -62,6 +63,8 @@ pub enum Finished {
 pub struct Daemon {
     pipelines: Vec<Pipeline>,
     destinations: Vec<Opened>,
+    /// They hand dead letters on to other destinations.
+    forwarders: Vec<Forwarder>,
     status: Arc<Status>,
     startup: Duration,
     /// Where the admin server listens; `None` in a dry run.
@@ -126,6 +129,7 @@ impl Daemon {
                         &settings.data_dir,
                         &destination.name,
                         destination.dead_letters.max_bytes.get(),
+                        telemetry.dead_letters(&destination.name),
                     )),
                 })
             })
@@ -175,11 +179,13 @@ impl Daemon {
             started: Instant::now(),
             budgets,
             sources,
+            dead_letters: destinations.iter().map(|opened| opened.dead_letters.clone()).collect(),
             telemetry,
             ready_max_lag: settings.admin.ready_max_lag.map(|lag| lag.as_duration()),
         });
         let startup = settings.startup.wait.as_duration();
-        Ok(Daemon { pipelines, destinations, status, startup, admin: None })
+        let forwarders = plan_forwarders(settings, &destinations);
+        Ok(Daemon { pipelines, destinations, forwarders, status, startup, admin: None })
     }
 
     /// What `/status` shows, for a terminal that shows it too.
@@ -201,6 +207,10 @@ impl Daemon {
         tokio::select! {
             reached = reach_all(&self.destinations, self.startup, &self.status) => reached?,
             () = shutdown.stop.cancelled() => return Ok(Finished::Drained),
+        }
+        let (mut forwarding, stop_forwarding) = (JoinSet::new(), CancellationToken::new());
+        for forwarder in self.forwarders {
+            forwarding.spawn(forwarder.run(stop_forwarding.clone()));
         }
         let mut running = JoinSet::new();
         for pipeline in self.pipelines {
@@ -234,6 +244,13 @@ impl Daemon {
             }
         }
         notifier.abort();
+        // What is not handed on yet is in the files, and goes at the next start.
+        stop_forwarding.cancel();
+        while let Some(ended) = forwarding.join_next().await {
+            if let Err(panic) = ended {
+                error!(error = %panic, "handing on dead letters has ended by a defect; they are in `data_dir`");
+            }
+        }
         for opened in &self.destinations {
             let closed = tokio::select! {
                 closed = tokio::time::timeout(CLOSE_LIMIT, opened.destination.close()) => closed,
@@ -290,7 +307,7 @@ fn mistaken(name: &str, mistakes: &[forebay_api::Mistake]) -> Fault {
 }
 
 fn wants(destination: &DestinationSettings, source: &SourceSettings) -> bool {
-    destination.filter.source.as_ref().is_none_or(|sources| sources.contains(&source.name))
+    destination.takes(&source.name)
 }
 
 /// The formats that some lane of this source writes, each once.
@@ -312,6 +329,7 @@ fn plan_lanes(
         settings.destinations.iter().zip(destinations).filter(|(destination, _)| wants(destination, source));
     let plans = wanted.enumerate().map(|(index, (destination, opened))| {
         let format = formats.iter().position(|format| *format == destination.format);
+        let (batch, timeout, retry) = lane_limits(destination);
         Ok(LanePlan {
             settings: LaneSettings {
                 source: source.name.as_str().into(),
@@ -319,17 +337,10 @@ fn plan_lanes(
                 index,
                 required: destination.required,
                 format: format.expect("the formats were gathered from the same destinations"),
-                batch: BatchLimits {
-                    records: destination.batch.records.get(),
-                    bytes: destination.batch.bytes.as_usize(),
-                    age: destination.batch.age.as_duration(),
-                },
-                timeout: destination.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.as_duration()),
-                retry: Retry {
-                    initial: destination.retry.initial.as_duration(),
-                    max: destination.retry.max.as_duration(),
-                    attempts: destination.attempts().unwrap_or(NonZeroU32::MAX),
-                },
+                batch,
+                timeout,
+                retry,
+                on_poison: destination.on_poison,
             },
             destination: opened.destination.clone(),
             filter: filter_of(destination)?,
@@ -359,6 +370,40 @@ fn plan_lanes(
         .with_remedy("let `where.source` of a required destination name it"));
     }
     Ok(plans)
+}
+
+/// How much goes into one attempt, how long it may take, and when it is made again.
+pub(crate) fn lane_limits(destination: &DestinationSettings) -> (BatchLimits, Duration, Retry) {
+    let batch = BatchLimits {
+        records: destination.batch.records.get(),
+        bytes: destination.batch.bytes.as_usize(),
+        age: destination.batch.age.as_duration(),
+    };
+    let retry = Retry {
+        initial: destination.retry.initial.as_duration(),
+        max: destination.retry.max.as_duration(),
+        attempts: destination.attempts().unwrap_or(NonZeroU32::MAX),
+    };
+    (batch, destination.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.as_duration()), retry)
+}
+
+/// One for each destination whose dead letters go to another.
+fn plan_forwarders(settings: &Settings, destinations: &[Opened]) -> Vec<Forwarder> {
+    let named = settings.destinations.iter().zip(destinations);
+    let forwarder = |(from, opened): (&DestinationSettings, &Opened)| {
+        let to = from.dead_letters.to.as_deref()?;
+        let place = settings.destinations.iter().position(|destination| destination.name == to)?;
+        let (batch, timeout, retry) = lane_limits(&settings.destinations[place]);
+        let destination = destinations[place].destination.clone();
+        Some(Forwarder {
+            letters: opened.dead_letters.clone(),
+            to: destinations[place].name.clone(),
+            courier: Courier { destination, batch, timeout, retry },
+            format: settings.destinations[place].format,
+            instance: (settings.name.clone(), settings.environment.clone()),
+        })
+    };
+    named.filter_map(forwarder).collect()
 }
 
 fn filter_of(destination: &DestinationSettings) -> Result<Filter, Fault> {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::admin::{DestinationStatus, SourceStatus, Status};
 use crate::config::{self, Environment};
 use crate::connectors;
+use crate::dead_letters::DeadLetters;
 use crate::pipeline::PipelineReports;
 use crate::telemetry::Telemetry;
 
@@ -64,6 +65,12 @@ fn status() -> Status {
         started: Instant::now(),
         budgets: vec![Budget::new(1)],
         sources: vec![source],
+        dead_letters: vec![Arc::new(DeadLetters::new(
+            Path::new("."),
+            "lake",
+            0,
+            telemetry.dead_letters("lake"),
+        ))],
         telemetry: Arc::new(telemetry),
         ready_max_lag: None,
     }

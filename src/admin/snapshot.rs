@@ -1,9 +1,6 @@
 //! `POST /snapshot`: what an operator commands, from `forebay snapshot` or from a script.
 //!
-//! The admin server has no password, and a condition is SQL that the source's role runs: so commands are taken from this
-//! machine only (in a container, from inside of it), wherever the server listens. And a page in a browser on this machine
-//! must not reach it: a browser names itself by `Origin` whenever it posts, and asks first before it posts JSON. Both are
-//! refused, also where the page's own name leads to this address.
+//! A condition is SQL that the source's role runs, so only who is on the daemon's machine may command: see `command`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +8,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::command::{admit, refused};
 use super::{Status, axum_json};
 use crate::snapshot::{Command, Refusal, SnapshotDesk};
 
@@ -52,33 +50,9 @@ async fn command(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if !peer.ip().to_canonical().is_loopback() {
-        let refusal = Refusal::not_now(
-            format!(
-                "commands are taken from the daemon's own machine, and this one comes from {}",
-                peer.ip()
-            ),
-            "run `forebay snapshot` there; in a container by `docker exec` or `kubectl exec`",
-        );
-        return refused(StatusCode::FORBIDDEN, &refusal);
-    }
-    if headers.contains_key(header::ORIGIN) {
-        let refusal = Refusal::wrong("a page in a browser commands nothing here", "use `forebay snapshot`");
-        return refused(StatusCode::FORBIDDEN, &refusal);
-    }
-    if !is_json(&headers) {
-        let refusal = Refusal::wrong("the content is not `application/json`", "use `forebay snapshot`");
-        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &refusal);
-    }
-    let request: Request = match serde_json::from_slice(&body) {
+    let request: Request = match admit(peer, &headers, &body, "forebay snapshot") {
         Ok(request) => request,
-        Err(error) => {
-            let refusal = Refusal::wrong(
-                format!("it is no command: {error}"),
-                "let the `forebay` that asks have the version of the daemon",
-            );
-            return refused(StatusCode::BAD_REQUEST, &refusal);
-        }
+        Err(answer) => return answer,
     };
     let desk = match desk(&status, request.source.as_deref()) {
         Ok(desk) => desk,
@@ -109,19 +83,9 @@ fn desk<'s>(status: &'s Status, source: Option<&str>) -> Result<&'s SnapshotDesk
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let content = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = content.and_then(|content| content.split(';').next());
-    media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
-}
-
-fn refused(status: StatusCode, refusal: &Refusal) -> Response {
-    (status, axum_json(&json!(refusal))).into_response()
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderValue, header};
     use serde_json::Value;
 
     use super::super::tests::healthy;

@@ -198,7 +198,7 @@ fn as_json(position: String) -> Value {
 }
 
 /// Asks for a yes, on stderr, where somebody is there to give it.
-fn confirm(change: &str, yes: bool) -> Result<(), Failure> {
+pub(super) fn confirm(change: &str, yes: bool) -> Result<(), Failure> {
     let refused = |why: &str| {
         Fault::fatal(format!("confirming that {change}"), Blame::Configuration, why)
             .with_remedy("give `--yes` to have it done without being asked")

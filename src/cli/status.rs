@@ -263,6 +263,7 @@ mod tests {
             environment: "production".to_owned(),
             started: Instant::now(),
             budgets: vec![Budget::new(64 << 20)],
+            dead_letters: Vec::new(),
             sources: vec![SourceStatus {
                 name: "shop".to_owned(),
                 kind: "postgres".to_owned(),
