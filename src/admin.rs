@@ -1,5 +1,5 @@
 //! What the daemon tells about itself: `/live`, `/ready`, `/metrics`, `/status`, and the schemas of its events below
-//! `/s`, on a port of its own. And what it is told there: `/snapshot`.
+//! `/s`, on a port of its own. And what it is told there: `/snapshot`, `/dead_letters`.
 //!
 //! Liveness is about us alone: every loop turned lately. Readiness is about the world: what must be reachable is.
 //! Both are computed when they are asked for, from pulses that the loops set themselves; nothing is cached, so
@@ -7,6 +7,7 @@
 
 pub mod ask;
 mod command;
+pub mod dead_letters;
 mod metrics;
 mod orders;
 pub mod schemas;
@@ -30,7 +31,7 @@ use tracing::{error, info, warn};
 
 use crate::config::Settings;
 use crate::daemon::order::Orders;
-use crate::dead_letters::now_micros;
+use crate::dead_letters::{DeadLetters, now_micros};
 use crate::pipeline::{PipelineReports, StoredAt};
 use crate::schemas::SourceSchemas;
 use crate::snapshot::SnapshotDesk;
@@ -53,6 +54,8 @@ pub struct Status {
     pub orders: Orders,
     /// The sources, in the order of the configuration.
     sources: Mutex<Arc<[SourceStatus]>>,
+    /// The dead letters of each destination.
+    dead_letters: Mutex<Arc<[Arc<DeadLetters>]>>,
 }
 
 /// One source and everything that carries its events.
@@ -129,12 +132,19 @@ impl Status {
             ready_max_lag: settings.admin.ready_max_lag.map(|lag| lag.as_duration()),
             orders,
             sources: Mutex::new(Arc::new([])),
+            dead_letters: Mutex::new(Arc::new([])),
         }
     }
 
-    /// Shows other sources from now on.
-    pub fn show(&self, sources: Vec<SourceStatus>) {
+    /// Shows other sources and dead letters from now on.
+    pub fn show(&self, sources: Vec<SourceStatus>, dead_letters: Vec<Arc<DeadLetters>>) {
         *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources.into();
+        *self.dead_letters.lock().unwrap_or_else(PoisonError::into_inner) = dead_letters.into();
+    }
+
+    /// The dead letters of each destination as they are now.
+    pub fn dead_letters(&self) -> Arc<[Arc<DeadLetters>]> {
+        self.dead_letters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The sources as they are now.
@@ -236,6 +246,7 @@ impl Status {
             "problems": self.problems(),
             "memory": {"used_bytes": self.memory().0, "budget_bytes": self.memory().1},
             "sources": self.sources().iter().map(SourceStatus::to_json).collect::<Vec<_>>(),
+            "dead_letters": self.dead_letters().iter().map(|kept| kept.to_json()).collect::<Vec<_>>(),
         })
     }
 
@@ -415,6 +426,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>, end: Cancellation
     let routes = Router::new()
         .merge(snapshot::routes())
         .merge(orders::routes())
+        .merge(dead_letters::routes())
         .merge(schemas::routes())
         .route("/live", live.clone())
         .route("/livez", live.clone())
@@ -511,7 +523,7 @@ pub(crate) mod tests {
     pub(crate) fn healthy(sources: usize) -> Status {
         let settings = Settings { name: "edge".into(), environment: "test".into(), ..Settings::default() };
         let status = Status::new(&settings, Arc::default(), Orders::nowhere());
-        status.show((0..sources).map(|_| healthy_source(&status.telemetry)).collect());
+        status.show((0..sources).map(|_| healthy_source(&status.telemetry)).collect(), Vec::new());
         status
     }
 

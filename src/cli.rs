@@ -20,6 +20,7 @@ mod check;
 mod checkpoint;
 mod config_file;
 mod console;
+mod dlq;
 mod init;
 mod list;
 mod orders;
@@ -78,6 +79,7 @@ enum Command {
     Replay(orders::Replay),
     Journal(orders::Journal),
     Checkpoint(checkpoint::Checkpoint),
+    Dlq(dlq::Dlq),
     /// Print the connectors and formats of this build
     List,
     Schema(schema::Schema),
@@ -207,6 +209,7 @@ async fn perform(command: Command, console: &Console) -> Result<Finished, Failur
         Command::Replay(replay) => replay.run(console).await,
         Command::Journal(journal) => journal.run().await,
         Command::Checkpoint(checkpoint) => checkpoint.run().await,
+        Command::Dlq(dlq) => dlq.run().await,
         Command::List => print(&list::connectors()),
         Command::Schema(schema) => schema.run().await,
         Command::Completions(completions) => completions.run(Cli::command()),

@@ -39,8 +39,8 @@ pub use problem::{ConfigError, Problem};
 pub use schema::schema;
 pub use settings::{
     Admin, BatchSettings, Beginning, CheckpointKind, Checkpoints, DeadLetterSettings, DestinationSettings,
-    JournalChoice, JournalSettings, Limits, OwnKeys, Retry, Role, Settings, Shutdown, SourceSettings,
-    Startup, Where,
+    JournalChoice, JournalSettings, Limits, OnPoison, OwnKeys, Retry, Role, Settings, Shutdown,
+    SourceSettings, Startup, Where,
 };
 
 use document::{Document, Focus, child, is_at_or_under, named};
@@ -192,6 +192,7 @@ impl Reading {
                 None => complete = false,
             }
         }
+        self.settings.keep_for_dead_letters();
         self.problems.extend(rules::broken(&self.document, &self.settings, complete));
         self.ask_connectors(registry);
     }

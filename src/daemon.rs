@@ -26,11 +26,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, JournalDesk, PipelineStatus, SourceStatus, Status};
 use crate::checkpoint::{CheckpointStore, FileStore, NothingStored};
 use crate::config::{ConfigError, DestinationSettings, JournalChoice, OwnKeys, Settings, SourceSettings};
+use crate::dead_letters::Forwarder;
 use crate::format::Format;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Refusal;
@@ -38,6 +40,7 @@ use crate::state::{MemoryState, StateStore};
 use crew::{Crew, Ended};
 use order::{Given, Order, Orders};
 use parts::{Built, Parts};
+pub(crate) use parts::{build_destination, lane_limits};
 pub use plan::JOURNAL;
 use plan::PipelinePlan;
 pub use replay::Wanted;
@@ -65,6 +68,8 @@ pub struct Daemon {
     settings: Settings,
     parts: Parts,
     built: Vec<(PipelinePlan, Built)>,
+    /// They hand dead letters on to other destinations.
+    forwarders: Vec<Forwarder>,
     status: Arc<Status>,
     orders: mpsc::Receiver<Given>,
     /// Where the configuration comes from; `None` where it cannot change.
@@ -108,11 +113,12 @@ impl Daemon {
             .into_iter()
             .map(|plan| parts.build(&plan, &settings).map(|built| (plan, built)))
             .collect::<Result<Vec<_>, Fault>>()?;
+        let forwarders = parts.forwarders(&settings)?;
         let status = Arc::new(Status::new(&settings, parts.telemetry.clone(), sender));
         let seen: Vec<&PipelineStatus> = built.iter().map(|(_, built)| &built.status).collect();
         parts::share_out(settings.limits.events_budget().as_usize(), &seen);
-        status.show(sources(&settings, &mut parts, &seen));
-        Ok(Daemon { settings, parts, built, status, orders, reread: None, admin: None })
+        status.show(sources(&settings, &mut parts, &seen), parts.dead_letters());
+        Ok(Daemon { settings, parts, built, forwarders, status, orders, reread: None, admin: None })
     }
 
     /// What `/status` shows, for a terminal that shows it too.
@@ -142,8 +148,11 @@ impl Daemon {
             dry_run: self.admin.is_none(),
             shutdown,
             replays: Vec::new(),
+            forwarding: JoinSet::new(),
+            stop_forwarding: CancellationToken::new(),
             result: Ok(Finished::Drained),
         };
+        running.forward(self.forwarders).await;
         for (plan, built) in self.built {
             running.crew.start(plan, built, startup, &running.shutdown);
         }
@@ -162,6 +171,9 @@ struct Running {
     shutdown: Shutdown,
     /// Those that are not done.
     replays: Vec<replay::Replay>,
+    /// Those who hand dead letters on.
+    forwarding: JoinSet<()>,
+    stop_forwarding: CancellationToken,
     /// What it will end with.
     result: Result<Finished, Fault>,
 }
@@ -192,6 +204,8 @@ impl Running {
             }
         }
         notifier.abort();
+        // What is not handed on yet is in the files, and goes at the next start.
+        self.forward(Vec::new()).await;
         close(self.parts.everything(), &self.shutdown).await;
         self.result
     }
@@ -272,7 +286,22 @@ impl Running {
     fn show(&mut self) {
         let seen: Vec<&PipelineStatus> = self.crew.members().iter().map(|member| &member.status).collect();
         parts::share_out(self.settings.limits.events_budget().as_usize(), &seen);
-        self.status.show(sources(&self.settings, &mut self.parts, &seen));
+        let sources = sources(&self.settings, &mut self.parts, &seen);
+        self.status.show(sources, self.parts.dead_letters());
+    }
+
+    /// Lets these hand dead letters on from now on, in place of those that did.
+    async fn forward(&mut self, forwarders: Vec<Forwarder>) {
+        self.stop_forwarding.cancel();
+        while let Some(ended) = self.forwarding.join_next().await {
+            if let Err(panic) = ended {
+                error!(error = %panic, "handing on dead letters has ended by a defect; they are in `data_dir`");
+            }
+        }
+        self.stop_forwarding = CancellationToken::new();
+        for forwarder in forwarders {
+            self.forwarding.spawn(forwarder.run(self.stop_forwarding.clone()));
+        }
     }
 
     async fn forget(&mut self, source: &str, reader: &str) -> Result<serde_json::Value, Refusal> {

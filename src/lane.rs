@@ -11,6 +11,7 @@
 //! queued; when a delivery fails, every later one that was under way is delivered again after it.
 
 mod join;
+mod poison;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -29,7 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 pub use self::join::{BatchLimits, Group, Joiner, Queued};
-use crate::dead_letters::{Buried, DeadLetters, Letter};
+pub use self::poison::BLOCKED;
+use crate::config::OnPoison;
+use crate::dead_letters::DeadLetters;
 use crate::ledger::Ledger;
 use crate::telemetry::LaneFigures;
 
@@ -83,6 +86,10 @@ pub struct LaneSettings {
     pub timeout: Duration,
     /// When to try again.
     pub retry: Retry,
+    /// What becomes of a record that the destination refuses.
+    pub on_poison: OnPoison,
+    /// Whether it replays dead letters when an operator asks for it.
+    pub replays_letters: bool,
 }
 
 /// A lane of one generation. See the module.
@@ -148,6 +155,9 @@ impl Lane {
             self.settle(&settles);
         }
         loop {
+            if let Some(part) = self.dead_letters.take_part(&self.settings.source) {
+                part.refuse("the destination was given up until the source is connected anew");
+            }
             match tokio::time::timeout(TURN, self.joiner.next()).await {
                 Ok(Some(group)) => {
                     self.under_way.push_back((group.settles.clone(), group.records_len()));
@@ -161,7 +171,12 @@ impl Lane {
     }
 
     async fn deliver_all(&mut self) -> Result<(), Fault> {
-        let most = self.destination.max_in_flight().get();
+        // What the dead letters say is known before the first record is delivered.
+        self.load_letters().await?;
+        let in_order = self.settings.on_poison == OnPoison::BlockKey;
+        let most = if in_order { 1 } else { self.destination.max_in_flight().get() };
+        let mut replays = self.dead_letters.replay_news();
+        replays.mark_changed();
         let mut running: FuturesOrdered<Attempt> = FuturesOrdered::new();
         let mut held: HashMap<Arc<StreamId>, Option<Mark>> = HashMap::new();
         let mut ended = false;
@@ -175,6 +190,14 @@ impl Lane {
                     if let Some(failed) = self.conclude(outcome).await? {
                         held.clear();
                         self.recover(failed, &mut running).await?;
+                    }
+                }
+                // Between two groups, so that what is replayed neither overtakes nor is overtaken.
+                Ok(()) = replays.changed(), if self.settings.replays_letters => {
+                    if let Some(part) = self.dead_letters.take_part(&self.settings.source) {
+                        self.settle_running(&mut running).await?;
+                        self.replay(part).await;
+                        held.clear();
                     }
                 }
                 group = self.joiner.next(), if !ended && running.len() < most => match group {
@@ -193,6 +216,9 @@ impl Lane {
                             }
                         };
                         strike_off(&mut group, mark);
+                        if in_order {
+                            self.hold_back(&mut group).await?;
+                        }
                         running.push_back(self.attempt(group));
                     }
                 },
@@ -409,54 +435,6 @@ impl Lane {
             step!("delivered");
             Outcome { group, fault: result.err() }
         })
-    }
-
-    /// Stores the dead letters of what was rejected since the last time. A record is settled by that, not before.
-    async fn bury(&mut self, group: &mut Group) -> Result<(), Fault> {
-        let rejected = std::mem::take(&mut group.progress.rejected);
-        if rejected.is_empty() {
-            return Ok(());
-        }
-        let mut letters = Vec::with_capacity(rejected.len());
-        let mut next = rejected.into_iter().collect::<std::collections::BTreeMap<_, _>>();
-        for (index, record) in group.records(self.settings.format) {
-            if let Some(why) = next.remove(&index) {
-                letters.push(Letter::new(record, why, group.attempts));
-            }
-        }
-        let count = letters.len();
-        warn!(
-            source = %self.settings.source, destination = %self.settings.destination, records = count,
-            reason = %letters[0].reason, first = %letters[0].id, "records refused for their content; stored as dead letters"
-        );
-        let mut attempts = 0;
-        loop {
-            let stored = self.dead_letters.clone().store(letters.clone());
-            match self.turning(stored).await {
-                Ok(Buried::Stored) => break,
-                Ok(Buried::Full { fault }) if self.settings.required => return Err(fault),
-                Ok(Buried::Full { fault }) => {
-                    warn!(destination = %self.settings.destination, error = %fault, records = count, "dead letters dropped");
-                    self.figures.dropped.inc_by(count as u64);
-                    group.buried += count;
-                    self.buried += count;
-                    return Ok(());
-                }
-                Err(fault) if fault.is_retryable() => {
-                    attempts += 1;
-                    if attempts == 1 {
-                        warn!(destination = %self.settings.destination, error = %fault, remedy = fault.remedy(), "dead letters cannot be stored; trying again");
-                    }
-                    self.pause(attempts, &fault).await;
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
-        step!("buried");
-        self.figures.dead_lettered.inc_by(count as u64);
-        group.buried += count;
-        self.buried += count;
-        Ok(())
     }
 
     /// Everything in the group is accepted or buried.

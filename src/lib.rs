@@ -45,7 +45,7 @@
 //!
 //! # Reading order
 //!
-//! [`ledger`] (pure, the heart) · [`stage`] · [`lane`] · [`pipeline`] (wires them) · [`supervise`] · [`checkpoint`] ·
+//! [`ledger`] (pure, the heart) · [`stage`] · [`lane`] · [`dead_letters`] · [`pipeline`] (wires them) · [`supervise`] · [`checkpoint`] ·
 //! [`snapshot`] · [`schemas`] · [`state`] (what else is kept) · [`daemon`] (from a configuration to running pipelines) · [`admin`] · [`config`] · [`cli`].
 
 pub mod admin;

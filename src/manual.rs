@@ -33,6 +33,7 @@ fn status() -> Status {
     let status = healthy(1);
     status.telemetry.reader("shop", "lake");
     status.telemetry.replay("shop", "lake");
+    status.telemetry.dead_letters("lake");
     let sources = status.sources();
     let report = &sources[0].intake.as_ref().expect("the source is read").reports.source;
     Measure::ALL.into_iter().for_each(|measure| report.set(measure, Some(1.0)));

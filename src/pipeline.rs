@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, SaveError};
+use crate::config::OnPoison;
 use crate::dead_letters::DeadLetters;
 use crate::filter::Filter;
 use crate::format::{Encoder, Format};
@@ -230,10 +231,12 @@ impl Pipeline {
         // Each queued send holds at least `MIN_WEIGHT` of its budget, so this bound is never what a lane waits for.
         let budget = if plan.settings.required { &self.budget } else { &plan.courtesy }.limit();
         let (queue, receiver) = mpsc::channel((budget / outlet::MIN_WEIGHT).max(1));
+        let joiner = Joiner::new(receiver, plan.settings.batch, plan.settings.format);
+        let in_order = plan.settings.on_poison == OnPoison::BlockKey;
         let lane = Lane {
             settings: plan.settings.clone(),
             destination: plan.destination.clone(),
-            joiner: Joiner::new(receiver, plan.settings.batch, plan.settings.format),
+            joiner: if in_order { joiner.with_keys_apart() } else { joiner },
             ledger: generation.ledger.clone(),
             settled: generation.settled.clone(),
             dead_letters: plan.dead_letters.clone(),

@@ -13,6 +13,12 @@ pub const ENVELOPE: &str = include_str!("../config/envelope.schema.json");
 /// Vendor, name and version of it.
 pub const ENVELOPE_KEY: (&str, &str, &str) = ("forebay", "envelope", "1-0-0");
 
+/// The schema of the payload of a dead letter that is handed on, written by hand.
+pub const DEAD_LETTER: &str = include_str!("../config/dead_letter.schema.json");
+
+/// Vendor, name and version of it.
+pub const DEAD_LETTER_KEY: (&str, &str, &str) = ("forebay", "dead_letter", "1-0-0");
+
 /// The schemas that one source has generated.
 #[derive(Debug)]
 pub struct SourceSchemas {

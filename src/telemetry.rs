@@ -19,6 +19,12 @@ pub const SNAPSHOT_TABLES: &str = "snapshot_tables";
 /// Rows that are left to copy, without the prefix.
 pub const SNAPSHOT_ROWS_LEFT: &str = "snapshot_estimated_rows_left";
 
+/// Dead letters that are open, without the prefix.
+pub const DEAD_LETTERS: &str = "dead_letters";
+
+/// Bytes of the files of dead letters, without the prefix.
+pub const DEAD_LETTER_BYTES: &str = "dead_letters_bytes";
+
 /// Labels of what belongs to a source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SourceLabels {
@@ -31,6 +37,13 @@ pub struct SourceLabels {
 pub struct LaneLabels {
     /// The source's name.
     pub source: String,
+    /// The destination's name.
+    pub destination: String,
+}
+
+/// Labels of what belongs to a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DestinationLabels {
     /// The destination's name.
     pub destination: String,
 }
@@ -61,6 +74,20 @@ pub struct Telemetry {
     duration: Family<LaneLabels, Histogram, fn() -> Histogram>,
     queue_bytes: LaneGauge,
     queue_records: LaneGauge,
+    letters_replayed: Family<DestinationLabels, Counter>,
+    letters_dropped: Family<DestinationLabels, Counter>,
+    letters_forwarded: Family<DestinationLabels, Counter>,
+}
+
+/// What became of one destination's dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetterFigures {
+    /// Delivered after all.
+    pub replayed: Counter,
+    /// Given up by an operator.
+    pub dropped: Counter,
+    /// Handed on to the destination for dead letters.
+    pub forwarded: Counter,
 }
 
 /// The figures of one source.
@@ -192,6 +219,14 @@ impl Default for Telemetry {
             "Records waiting for or on their way into the destination",
             queue_records.clone(),
         );
+        let (letters_replayed, letters_dropped, letters_forwarded) = Default::default();
+        for (name, help, family) in [
+            ("dead_letters_replayed", "Dead letters delivered after all", &letters_replayed),
+            ("dead_letters_dropped", "Dead letters given up by an operator", &letters_dropped),
+            ("dead_letters_forwarded", "Dead letters handed on to `dead_letters.to`", &letters_forwarded),
+        ] {
+            registry.register(name, help, Family::<DestinationLabels, Counter>::clone(family));
+        }
         Telemetry {
             registry,
             source_events,
@@ -212,6 +247,9 @@ impl Default for Telemetry {
             duration,
             queue_bytes,
             queue_records,
+            letters_replayed,
+            letters_dropped,
+            letters_forwarded,
         }
     }
 }
@@ -262,6 +300,16 @@ impl Telemetry {
             rows: self.snapshot_rows.get_or_create_owned(&labels),
             bytes: self.snapshot_bytes.get_or_create_owned(&labels),
             chunks: self.snapshot_chunks.get_or_create_owned(&labels),
+        }
+    }
+
+    /// What became of one destination's dead letters, made when it is first asked for.
+    pub fn dead_letters(&self, destination: &str) -> DeadLetterFigures {
+        let labels = DestinationLabels { destination: destination.to_owned() };
+        DeadLetterFigures {
+            replayed: self.letters_replayed.get_or_create_owned(&labels),
+            dropped: self.letters_dropped.get_or_create_owned(&labels),
+            forwarded: self.letters_forwarded.get_or_create_owned(&labels),
         }
     }
 

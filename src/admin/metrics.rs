@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{PipelineStatus, SourceStatus, Status};
 use crate::snapshot::TableState;
-use crate::telemetry::{SNAPSHOT_ROWS_LEFT, SNAPSHOT_TABLES};
+use crate::telemetry::{DEAD_LETTER_BYTES, DEAD_LETTERS, SNAPSHOT_ROWS_LEFT, SNAPSHOT_TABLES};
 
 /// Writes a gauge: its name, what it means, and its samples with their labels.
 type Gauge<'g> = dyn FnMut(&str, &str, Vec<(String, f64)>) -> std::fmt::Result + 'g;
@@ -62,6 +62,7 @@ impl Status {
         )?;
         self.snapshot_gauges(&mut gauge)?;
         self.journal_gauges(&mut gauge)?;
+        self.letter_gauges(&mut gauge)?;
         for measure in Measure::ALL {
             let samples = sources.iter().filter_map(|source| {
                 let value = *source.intake.as_ref()?.reports.source.measures().get(&measure)?;
@@ -103,6 +104,19 @@ impl Status {
         gauge("journal_max_bytes", "Bytes that the journal may have on disk", most)?;
         gauge("journal_behind_bytes", "Bytes of the journal that the destination has yet to get", behind)?;
         gauge("journal_parked", "Whether the destination was cut off by the journal to make room", parked)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats")]
+    fn letter_gauges(&self, gauge: &mut Gauge<'_>) -> std::fmt::Result {
+        let (mut letters, mut bytes) = (Vec::new(), Vec::new());
+        for kept in self.dead_letters().iter() {
+            let labels = format!("destination=\"{}\"", kept.destination());
+            let (open, size) = kept.size();
+            letters.push((labels.clone(), open as f64));
+            bytes.push((labels, size as f64));
+        }
+        gauge(DEAD_LETTERS, "Dead letters that are open", letters)?;
+        gauge(DEAD_LETTER_BYTES, "Bytes of the files of dead letters", bytes)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats")]

@@ -15,7 +15,10 @@ use serde_json::json;
 use tracing::warn;
 
 use super::{Status, axum_json};
-use crate::schemas::{ENVELOPE, ENVELOPE_KEY};
+use crate::schemas::{DEAD_LETTER, DEAD_LETTER_KEY, ENVELOPE, ENVELOPE_KEY};
+
+/// The schemas that we wrote.
+const OWN: [((&str, &str, &str), &str); 2] = [(ENVELOPE_KEY, ENVELOPE), (DEAD_LETTER_KEY, DEAD_LETTER)];
 
 /// The routes.
 pub(super) fn routes() -> Router<Arc<Status>> {
@@ -23,8 +26,8 @@ pub(super) fn routes() -> Router<Arc<Status>> {
 }
 
 async fn list(State(status): State<Arc<Status>>) -> Response {
-    let (vendor, name, version) = ENVELOPE_KEY;
-    let mut schemas = vec![entry(None, vendor, name, version)];
+    let own = OWN.map(|((vendor, name, version), _)| entry(None, vendor, name, version));
+    let mut schemas = own.to_vec();
     for source in status.sources().iter() {
         let kept = match source.schemas.all().await {
             Ok(kept) => kept,
@@ -43,8 +46,9 @@ async fn one(
     State(status): State<Arc<Status>>,
     Path((vendor, name, version)): Path<(String, String, String)>,
 ) -> Response {
-    if (vendor.as_str(), name.as_str(), version.as_str()) == ENVELOPE_KEY {
-        return schema(ENVELOPE.to_owned());
+    let asked = (vendor.as_str(), name.as_str(), version.as_str());
+    if let Some((_, text)) = OWN.into_iter().find(|(key, _)| *key == asked) {
+        return schema(text.to_owned());
     }
     for source in status.sources().iter() {
         let kept = match source.schemas.versions(&vendor, &name).await {
@@ -115,8 +119,9 @@ mod tests {
         let paths: Vec<&str> =
             listed["schemas"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();
         let of_table = "/s/com.acme/public.a%2Fb%20%C3%A9/1-0-";
-        assert_eq!(paths, ["/s/forebay/envelope/1-0-0", &format!("{of_table}0"), &format!("{of_table}1")]);
-        assert_eq!(listed["schemas"][2]["source"], "shop");
+        let own = ["/s/forebay/envelope/1-0-0", "/s/forebay/dead_letter/1-0-0"];
+        assert_eq!(paths, [own[0], own[1], &format!("{of_table}0"), &format!("{of_table}1")]);
+        assert_eq!(listed["schemas"][3]["source"], "shop");
         let ask = async |vendor: &str, name: &str, version: &str| {
             let path = Path((vendor.to_owned(), name.to_owned(), version.to_owned()));
             body(one(State(status.clone()), path).await).await

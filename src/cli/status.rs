@@ -284,7 +284,7 @@ mod tests {
         intake.reports.source.set_connected(false);
         intake.lanes[0].required = false;
         intake.lanes[0].report.set_connected(false);
-        status.show(vec![source]);
+        status.show(vec![source], Vec::new());
         status
     }
 

@@ -49,4 +49,7 @@ fn the_envelope_schema_is_a_schema_and_pretty() {
     let schema: serde_json::Value = serde_json::from_str(crate::schemas::ENVELOPE).unwrap();
     jsonschema::draft202012::meta::validate(&schema).unwrap();
     assert_eq!(crate::schemas::ENVELOPE, format!("{schema:#}\n"));
+    let schema: serde_json::Value = serde_json::from_str(crate::schemas::DEAD_LETTER).unwrap();
+    jsonschema::draft202012::meta::validate(&schema).unwrap();
+    assert_eq!(crate::schemas::DEAD_LETTER, format!("{schema:#}\n"));
 }

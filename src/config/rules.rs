@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::document::{Document, Focus, child, dotted};
 use super::explain::suggest;
 use super::problem::Problem;
-use super::settings::{DestinationSettings, Limits, Role, Settings};
+use super::settings::{DestinationSettings, Limits, OnPoison, Role, Settings};
 use crate::daemon::JOURNAL;
 
 /// Every rule that is broken. `complete` says whether all sources and destinations could be read: rules about all
@@ -18,11 +18,15 @@ pub(super) fn broken(document: &Document, settings: &Settings, complete: bool) -
         problems.extend(known_sources(document, &at, destination));
         problems.extend(readable_globs(document, &at, destination));
         problems.extend(sensible_retries(document, &at, destination));
+        problems.extend(required_for_its_poison(document, &at, destination));
         problems.extend(batch_within_memory(document, &at, destination, &settings.limits));
     }
     problems.extend(journals_are_told_apart(document, settings));
     if complete {
         problems.extend(every_source_is_awaited(document, settings));
+        for destination in &settings.destinations {
+            problems.extend(letters_go_elsewhere(document, destination, settings));
+        }
     }
     problems
 }
@@ -116,6 +120,62 @@ fn sensible_retries(document: &Document, at: &str, destination: &DestinationSett
     problems
 }
 
+/// Order and a halt are promises, and a destination that may lose events gives none.
+fn required_for_its_poison(
+    document: &Document,
+    at: &str,
+    destination: &DestinationSettings,
+) -> Option<Problem> {
+    let promises = destination.on_poison != OnPoison::DeadLetter && !destination.required;
+    promises.then(|| {
+        document.problem(
+            &format!("{at}/on_poison"),
+            Focus::Value,
+            format!("`{}` may lose events, so it can neither keep the order of a key nor halt", dotted(at)),
+            Some("say `on_poison: dead_letter`, or remove `required: false`".to_owned()),
+        )
+    })
+}
+
+/// Dead letters go to a destination that does not wait for the same source: the two would wait for each other.
+fn letters_go_elsewhere(
+    document: &Document,
+    destination: &DestinationSettings,
+    settings: &Settings,
+) -> Option<Problem> {
+    let to = destination.dead_letters.to.as_ref()?;
+    let place = format!("{}/dead_letters/to", child("/destinations", &destination.name));
+    let problem = |message, help| Some(document.problem(&place, Focus::Value, message, Some(help)));
+    if destination.on_poison != OnPoison::DeadLetter {
+        return problem(
+            "letters are handed on only with `on_poison: dead_letter`; what blocks a key must stay"
+                .to_owned(),
+            "remove `to`, or say `on_poison: dead_letter`".to_owned(),
+        );
+    }
+    let names: Vec<&str> = settings.destinations.iter().map(|one| one.name.as_str()).collect();
+    let Some(store) = settings.destinations.iter().find(|one| one.name == *to) else {
+        let shown = document.shown(&place).unwrap_or_default();
+        return problem(format!("there is no destination `{shown}`"), suggest(to, &names, "known"));
+    };
+    if store.name == destination.name {
+        return problem(
+            "a destination cannot take its own dead letters".to_owned(),
+            "name another destination".to_owned(),
+        );
+    }
+    let both =
+        settings.sources.iter().find(|source| destination.takes(&source.name) && store.takes(&source.name));
+    let both = both?;
+    problem(
+        format!("`{to}` takes events of `{}` too, so the two could wait for each other", both.name),
+        format!(
+            "take `{}` out of `where.source` of `{to}`; without that key it takes dead letters only",
+            both.name
+        ),
+    )
+}
+
 /// A batch can be gathered only within the budget for everything.
 fn batch_within_memory(
     document: &Document,
@@ -145,9 +205,8 @@ fn every_source_is_awaited(document: &Document, settings: &Settings) -> Vec<Prob
         let help = "remove `required: false` from one of them".to_owned();
         return vec![document.problem("/destinations", Focus::Key, message, Some(help))];
     }
-    let takes = |destination: &DestinationSettings, source: &String| {
-        destination.required && destination.filter.source.as_ref().is_none_or(|names| names.contains(source))
-    };
+    let takes =
+        |destination: &DestinationSettings, source: &str| destination.required && destination.takes(source);
     settings
         .sources
         .iter()

@@ -79,6 +79,17 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// A destination that others hand dead letters on to takes no events unless `where.source` asks for some.
+    pub(super) fn keep_for_dead_letters(&mut self) {
+        let named: Vec<String> =
+            self.destinations.iter().filter_map(|destination| destination.dead_letters.to.clone()).collect();
+        for destination in self.destinations.iter_mut().filter(|one| named.contains(&one.name)) {
+            destination.filter.source.get_or_insert_default();
+        }
+    }
+}
+
 /// What all sources have beside their connector's own keys.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -221,7 +232,10 @@ pub struct DestinationSettings {
     pub timeout: Option<Period>,
     /// What happens after an attempt that failed.
     pub retry: Retry,
-    /// Where records go that it refuses for what they hold: `dead_letters/<destination>` in `data_dir`.
+    /// What becomes of a record that it refuses for what it holds.
+    pub on_poison: OnPoison,
+    /// Where such records go: `dead_letters/<destination>` in `data_dir`, and from there to another destination if you
+    /// like.
     pub dead_letters: DeadLetterSettings,
 }
 
@@ -239,12 +253,18 @@ impl Default for DestinationSettings {
             batch: BatchSettings::default(),
             timeout: None,
             retry: Retry::default(),
+            on_poison: OnPoison::DeadLetter,
             dead_letters: DeadLetterSettings::default(),
         }
     }
 }
 
 impl DestinationSettings {
+    /// Whether it takes events of a source.
+    pub fn takes(&self, source: &str) -> bool {
+        self.filter.source.as_ref().is_none_or(|sources| sources.iter().any(|name| name == source))
+    }
+
     /// What the connector is told beside its own keys.
     pub fn setting(&self, settings: &Settings) -> DestinationSetting {
         DestinationSetting {
@@ -349,18 +369,37 @@ impl Default for Retry {
     }
 }
 
-/// How many records that a destination refused are kept.
+/// What becomes of a record that a destination refuses for what it holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum OnPoison {
+    /// It becomes a dead letter, and all others flow.
+    #[default]
+    DeadLetter,
+    /// It becomes a dead letter, and so do later events of its key, until `forebay dlq replay` has delivered them in
+    /// their order. Only for a required destination.
+    BlockKey,
+    /// The daemon stops. Only for a required destination.
+    Halt,
+}
+
+/// How many records that a destination refused are kept, and where they go.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct DeadLetterSettings {
     /// At most so many bytes of them; a destination that has more stops and says so.
     pub max_bytes: ByteSize,
+    /// The destination that they are handed on to, each as an event of its own. It may take no events of the sources
+    /// that this one takes; without `where.source` it takes dead letters only.
+    #[schemars(length(min = 1))]
+    pub to: Option<String>,
 }
 
 impl Default for DeadLetterSettings {
     fn default() -> DeadLetterSettings {
-        DeadLetterSettings { max_bytes: ByteSize::mib(256) }
+        DeadLetterSettings { max_bytes: ByteSize::mib(256), to: None }
     }
 }
 

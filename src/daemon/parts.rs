@@ -16,8 +16,8 @@ use forebay_api::{
 use super::plan::{JOURNAL, PipelinePlan, Reads, Writes};
 use crate::admin::{DestinationStatus, PipelineStatus};
 use crate::checkpoint::CheckpointStore;
-use crate::config::{Beginning, DestinationSettings, JournalSettings, Settings, SourceSettings};
-use crate::dead_letters::DeadLetters;
+use crate::config::{Beginning, DestinationSettings, JournalSettings, OnPoison, Settings, SourceSettings};
+use crate::dead_letters::{Courier, DeadLetters, Forwarder};
 use crate::filter::Filter;
 use crate::format::Format;
 use crate::lane::{BatchLimits, LaneSettings, Retry};
@@ -116,9 +116,15 @@ impl Parts {
     }
 
     /// Gives up what no plan wants as it is, and returns it, to be closed when nothing uses it any more.
-    pub(super) fn retain(&mut self, plans: &[PipelinePlan]) -> Vec<(String, Arc<dyn Destination>)> {
+    pub(super) fn retain(
+        &mut self,
+        plans: &[PipelinePlan],
+        settings: &Settings,
+    ) -> Vec<(String, Arc<dyn Destination>)> {
+        let stores: Vec<&DestinationSettings> = stores(settings).collect();
         let wanted = |opened: &Opened| {
-            plans.iter().any(|plan| plan.destinations().iter().any(|d| *d == opened.settings))
+            stores.contains(&&opened.settings)
+                || plans.iter().any(|plan| plan.destinations().contains(&opened.settings))
         };
         let mut given_up = Vec::new();
         self.destinations.retain(|name, opened| {
@@ -277,14 +283,49 @@ impl Parts {
         let opened = Opened {
             settings: destination.clone(),
             destination: build_destination(destination, settings, &self.registry)?,
-            dead_letters: Arc::new(DeadLetters::new(
-                &settings.data_dir,
-                &destination.name,
-                destination.dead_letters.max_bytes.get(),
-            )),
+            dead_letters: self.letters_of(&destination.name, destination, settings),
         };
         self.destinations.insert(destination.name.clone(), opened.clone());
         Ok(opened)
+    }
+
+    /// The dead letters of one folder.
+    fn letters_of(
+        &self,
+        name: &str,
+        destination: &DestinationSettings,
+        settings: &Settings,
+    ) -> Arc<DeadLetters> {
+        let max_bytes = destination.dead_letters.max_bytes.get();
+        let figures = self.telemetry.dead_letters(name);
+        Arc::new(DeadLetters::new(&settings.data_dir, name, max_bytes, figures))
+    }
+
+    /// The dead letters of every destination.
+    pub(super) fn dead_letters(&self) -> Vec<Arc<DeadLetters>> {
+        self.destinations.values().map(|opened| opened.dead_letters.clone()).collect()
+    }
+
+    /// One for each destination whose dead letters go to another.
+    pub(super) fn forwarders(&mut self, settings: &Settings) -> Result<Vec<Forwarder>, Fault> {
+        let mut forwarders = Vec::new();
+        for from in &settings.destinations {
+            let Some(to) = from.dead_letters.to.as_deref() else { continue };
+            let Some(store) = settings.destinations.iter().find(|destination| destination.name == to) else {
+                continue; // the rules have refused such a configuration
+            };
+            let (batch, timeout, retry) = lane_limits(store);
+            let letters = self.destination(from, settings)?.dead_letters;
+            let destination = self.destination(store, settings)?.destination;
+            forwarders.push(Forwarder {
+                letters,
+                to: store.name.as_str().into(),
+                courier: Courier { destination, batch, timeout, retry },
+                format: store.format,
+                instance: (settings.name.clone(), settings.environment.clone()),
+            });
+        }
+        Ok(forwarders)
     }
 
     fn journal_lane(
@@ -304,14 +345,16 @@ impl Parts {
                 batch: JOURNAL_BATCH,
                 timeout: DEFAULT_TIMEOUT,
                 retry: JOURNAL_RETRY,
+                on_poison: OnPoison::DeadLetter,
+                replays_letters: false,
             },
             destination: writer,
             filter: Filter::default(),
-            dead_letters: Arc::new(DeadLetters::new(
-                &settings.data_dir,
+            dead_letters: self.letters_of(
                 &format!("{}.{JOURNAL}", plan.source.name),
-                DestinationSettings::default().dead_letters.max_bytes.get(),
-            )),
+                &DestinationSettings::default(),
+                settings,
+            ),
             courtesy: Budget::new(0),
             figures: self.telemetry.lane(&plan.source.name, JOURNAL),
             report: Report::default(),
@@ -339,6 +382,10 @@ impl Parts {
         let format = formats.iter().position(|format| *format == destination.format);
         // What a journal keeps is not dropped: a destination that is not required may be parked by it.
         let required = destination.required || !plan.is_intake();
+        let (batch, timeout, mut retry) = lane_limits(destination);
+        if required {
+            retry.attempts = NonZeroU32::MAX;
+        }
         Ok(LanePlan {
             settings: LaneSettings {
                 source: plan.source.name.as_str().into(),
@@ -346,17 +393,15 @@ impl Parts {
                 index,
                 required,
                 format: format.expect("the formats were gathered from the same destinations"),
-                batch: BatchLimits {
-                    records: destination.batch.records.get(),
-                    bytes: destination.batch.bytes.as_usize(),
-                    age: destination.batch.age.as_duration(),
+                batch,
+                timeout,
+                retry,
+                // What a replay brings once more stands behind nothing, and is no replay of letters.
+                on_poison: match plan.reads {
+                    Reads::Replay(..) => OnPoison::DeadLetter,
+                    Reads::Source | Reads::Journal(_) => destination.on_poison,
                 },
-                timeout: destination.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.as_duration()),
-                retry: Retry {
-                    initial: destination.retry.initial.as_duration(),
-                    max: destination.retry.max.as_duration(),
-                    attempts: destination.attempts().filter(|_| !required).unwrap_or(NonZeroU32::MAX),
-                },
+                replays_letters: !matches!(plan.reads, Reads::Replay(..)),
             },
             destination: opened.destination,
             filter,
@@ -379,8 +424,29 @@ pub(super) fn share_out(bytes: usize, pipelines: &[&PipelineStatus]) {
     }
 }
 
+/// How much goes into one attempt, how long it may take, and when it is made again.
+pub(crate) fn lane_limits(destination: &DestinationSettings) -> (BatchLimits, Duration, Retry) {
+    let batch = BatchLimits {
+        records: destination.batch.records.get(),
+        bytes: destination.batch.bytes.as_usize(),
+        age: destination.batch.age.as_duration(),
+    };
+    let retry = Retry {
+        initial: destination.retry.initial.as_duration(),
+        max: destination.retry.max.as_duration(),
+        attempts: destination.attempts().unwrap_or(NonZeroU32::MAX),
+    };
+    (batch, destination.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.as_duration()), retry)
+}
+
+/// The destinations that dead letters of others go to.
+fn stores(settings: &Settings) -> impl Iterator<Item = &DestinationSettings> {
+    let named = |name: &str| settings.destinations.iter().any(|d| d.dead_letters.to.as_deref() == Some(name));
+    settings.destinations.iter().filter(move |destination| named(&destination.name))
+}
+
 /// Builds the destination that an entry of the configuration names.
-fn build_destination(
+pub(crate) fn build_destination(
     destination: &DestinationSettings,
     settings: &Settings,
     registry: &Registry,

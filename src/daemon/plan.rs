@@ -120,7 +120,7 @@ fn of_source(settings: &Settings, source: &SourceSettings) -> Vec<PipelinePlan> 
 }
 
 fn wants(destination: &DestinationSettings, source: &SourceSettings) -> bool {
-    destination.filter.source.as_ref().is_none_or(|sources| sources.contains(&source.name))
+    destination.takes(&source.name)
 }
 
 #[cfg(test)]

@@ -31,15 +31,17 @@ impl Running {
         let fresh: Vec<PipelinePlan> = plans.iter().filter(|plan| !runs(plan)).cloned().collect();
         // Everything is built beside what runs, so that a mistake leaves that as it is.
         let mut parts = self.parts.clone();
-        let given_up = parts.retain(&plans);
+        let given_up = parts.retain(&plans, &settings);
         let built = fresh
             .iter()
             .map(|plan| parts.build(plan, &settings))
             .collect::<Result<Vec<Built>, _>>()
             .map_err(refused)?;
+        let forwarders = parts.forwarders(&settings).map_err(refused)?;
         let before: Vec<String> = self.crew.members().iter().map(|member| member.plan.key.clone()).collect();
         self.crew.stop(|plan| !plans.contains(plan)).await;
         self.parts = parts;
+        self.forward(forwarders).await;
         close(given_up, &self.shutdown).await;
         let mut done = Done::default();
         let kept: Vec<String> = self.crew.members().iter().map(|member| member.plan.key.clone()).collect();

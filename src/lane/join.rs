@@ -10,6 +10,8 @@ use forebay_api::{Batch, Event, Part, Permit, Progress, Record, Settled};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::dead_letters::{Apart, EventKey};
+
 /// How much one delivery may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
@@ -106,6 +108,8 @@ pub struct Joiner {
     queue: mpsc::Receiver<Queued>,
     limits: BatchLimits,
     format: usize,
+    /// The keys of the group in the making, where no two of its events may depend on each other.
+    apart: Option<Apart>,
     /// A send of which the rows before the number are in a group already.
     carry: Option<(Queued, usize)>,
     parts: Vec<Part>,
@@ -124,6 +128,7 @@ impl Joiner {
             queue,
             limits,
             format,
+            apart: None,
             carry: None,
             parts: Vec::new(),
             settles: Vec::new(),
@@ -132,6 +137,13 @@ impl Joiner {
             bytes: 0,
             due: None,
         }
+    }
+
+    /// The same, of groups in which no event depends on another: what is behind a refused event of a key is then not
+    /// delivered yet when the refusal is known.
+    pub fn with_keys_apart(mut self) -> Joiner {
+        self.apart = Some(Apart::default());
+        self
     }
 
     /// The next group; `None` when the queue is closed and empty. Cancel-safe.
@@ -179,6 +191,10 @@ impl Joiner {
             if self.records > 0 && self.bytes + bytes > self.limits.bytes {
                 break;
             }
+            let event = queued.batch.chunk.event(queued.rows[end] as usize);
+            if self.apart.as_mut().is_some_and(|apart| !apart.take(EventKey::of(event))) {
+                break;
+            }
             self.bytes += bytes;
             self.records += 1;
             end += 1;
@@ -199,6 +215,7 @@ impl Joiner {
 
     fn finish(&mut self) -> Group {
         self.due = None;
+        self.apart.iter_mut().for_each(Apart::clear);
         let (records, _) = (std::mem::take(&mut self.records), std::mem::take(&mut self.bytes));
         Group {
             parts: std::mem::take(&mut self.parts).into(),

@@ -11,7 +11,9 @@ use forebay_api::{Delivery, Draft, Mark, Op, Rejection, Row, Span, StreamId, Sub
 use super::*;
 use crate::lane::{BatchLimits, Retry};
 use crate::state::MemoryState;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{DeadLetterFigures, Telemetry};
+
+mod poison;
 
 /// Sends `events` events in chunks of `per_chunk`, a position after each chunk, from wherever it resumes.
 struct Scripted {
@@ -84,6 +86,11 @@ impl Source for Scripted {
     }
 }
 
+/// The number in `{"n":…}`.
+fn payload_number(payload: &[u8]) -> u64 {
+    std::str::from_utf8(&payload[5..payload.len() - 1]).unwrap().parse().unwrap()
+}
+
 /// Keeps the numbers it accepted, in order; fails as told.
 #[derive(Default)]
 struct Memory {
@@ -93,6 +100,8 @@ struct Memory {
     failing: Mutex<VecDeque<usize>>,
     /// Rejects these numbers.
     poison: Vec<u64>,
+    /// Rejects nothing any more.
+    mended: AtomicBool,
     /// Never answers while set.
     hangs: AtomicBool,
     fatal: bool,
@@ -122,13 +131,15 @@ impl Destination for Memory {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let fails = self.failing.lock().unwrap().contains(&call);
-        let open: Vec<(usize, u64)> =
-            delivery.open().map(|(index, record)| (index, record.event().mark().major.1)).collect();
+        let open: Vec<(usize, u64)> = delivery
+            .open()
+            .map(|(index, record)| (index, payload_number(record.event().payload())))
+            .collect();
         for (at, (index, n)) in open.into_iter().enumerate() {
             if fails && at == 1 {
                 return Err(Fault::retryable("writing", "told to fail"));
             }
-            if self.poison.contains(&n) {
+            if self.poison.contains(&n) && !self.mended.load(Ordering::SeqCst) {
                 delivery.reject(index, Rejection::new("too_large", &std::io::Error::other("poison")));
                 continue;
             }
@@ -186,6 +197,7 @@ impl World {
             let name = format!("d{index}");
             LanePlan {
                 settings: LaneSettings {
+                    replays_letters: true,
                     source: "s".into(),
                     destination: name.as_str().into(),
                     index,
@@ -198,10 +210,16 @@ impl World {
                         max: Duration::from_millis(100),
                         attempts: NonZeroU32::new(3).unwrap(),
                     },
+                    on_poison: OnPoison::DeadLetter,
                 },
                 destination,
                 filter: Filter::default(),
-                dead_letters: Arc::new(DeadLetters::new(folder.path(), &name, 1 << 20)),
+                dead_letters: Arc::new(DeadLetters::new(
+                    folder.path(),
+                    &name,
+                    1 << 20,
+                    telemetry.dead_letters(&name),
+                )),
                 courtesy: Budget::new(64 << 10),
                 figures: telemetry.lane("s", &name),
                 report: Report::default(),
@@ -325,9 +343,10 @@ async fn poison_becomes_a_dead_letter_and_its_neighbours_flow() {
 async fn a_full_dead_letter_folder_stops_a_required_lane_and_the_position_stays_before_the_poison() {
     let a = Arc::new(Memory { poison: vec![25], ..Memory::default() });
     let mut world = World::new(all(30), vec![(a.clone(), true)]);
-    world.pipeline.lanes[0].dead_letters = Arc::new(DeadLetters::new(world._folder.path(), "d0", 10));
+    world.pipeline.lanes[0].dead_letters =
+        Arc::new(DeadLetters::new(world._folder.path(), "d0", 10, DeadLetterFigures::default()));
     let ended = world.pipeline.generation(&Shutdown::default()).await;
-    assert!(ended.result.unwrap_err().remedy().unwrap().contains("move the files away"));
+    assert!(ended.result.unwrap_err().remedy().unwrap().contains("forebay dlq list"));
     assert!(world.stored().is_none_or(|n| n < 25), "{:?}", world.stored());
 }
 

@@ -91,6 +91,13 @@ impl Progress {
         }
     }
 
+    /// Says that one record is not written, and why, where nothing was said of it.
+    pub fn reject(&mut self, index: usize, why: Rejection) {
+        if self.say(index, Settled::Rejected) {
+            self.rejected.push((index, why));
+        }
+    }
+
     fn say(&mut self, index: usize, state: Settled) -> bool {
         let was_open = self.states[index] == Settled::Open;
         if was_open {
@@ -226,9 +233,7 @@ impl Delivery {
     /// Record `index` can never be written here. It is settled once its dead letter is stored; until then the lane
     /// keeps it.
     pub fn reject(&mut self, index: usize, why: Rejection) {
-        if self.progress.say(index, Settled::Rejected) {
-            self.progress.rejected.push((index, why));
-        }
+        self.progress.reject(index, why);
     }
 }
 

@@ -17,6 +17,8 @@ use crate::mark::{Mark, StreamId};
 /// - records of one partition key become visible in the order they were delivered, and what was handed over
 ///   earlier never lands behind what is handed over later;
 /// - it does not retry on its own: it returns the fault, and the lane retries what is still open;
+/// - dead letters are replayed under streams of their own, of the same source, whose marks count up from what it says it
+///   holds of them; their records bear the ids of the streams that they came from;
 /// - it may be dropped at any await unless [`Destination::interruptible`] says otherwise.
 #[async_trait]
 pub trait Destination: Send + Sync + 'static {

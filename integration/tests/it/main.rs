@@ -7,6 +7,7 @@ mod check;
 mod checker;
 mod cli;
 mod conformance;
+mod dead_letters;
 mod demo;
 mod init;
 mod journal;

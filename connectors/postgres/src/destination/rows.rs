@@ -125,10 +125,10 @@ impl Rows {
     }
 }
 
-/// Whether whoever sent the event chose its id, so that another event may come under the same.
+/// Whether whoever sent the event chose its id, so that another event may come under the same. Only trackers do; other
+/// events bear an id too where it is not that of their own mark (a copied row, a dead letter that is replayed).
 pub(super) fn has_chosen_id(event: Event<'_>) -> bool {
-    let made = matches!(event.op(), Op::Snapshot | Op::Schema);
-    !made && !event.row().id.is_empty()
+    event.op() == Op::Track && !event.row().id.is_empty()
 }
 
 /// What tells whether two events under one id are the same: a hash over what the sender said. Neither times nor

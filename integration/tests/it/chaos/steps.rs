@@ -12,6 +12,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::{FOREBAY, Output, assert_adds_up, full, load, read_by, reading, settled};
+use crate::dead_letters::REPLAY;
 
 /// The steps that are reached once in the life of a slot: each seed takes one, `postgres_source/restart.rs` takes all.
 const ONCE: [&str; 3] = ["slot-intended", "slot-created", "slot-position-stored"];
@@ -91,7 +92,8 @@ fn every_step_of_the_code_is_one_at_which_the_daemon_is_killed() {
         steps_below(&root.join(folder), &mut in_code);
     }
     let again = AGAIN.iter().chain(&TRANSACTION).chain(&JOURNAL).map(|(step, _)| *step);
-    let listed: BTreeSet<String> = ONCE.into_iter().chain(again).chain(COPY).map(str::to_owned).collect();
+    let listed: BTreeSet<String> =
+        ONCE.into_iter().chain(again).chain(COPY).chain(REPLAY).map(str::to_owned).collect();
     assert_eq!(in_code, listed, "(in the code, in this list)");
 }
 
