@@ -192,7 +192,8 @@ impl JournalConnector for DiskJournal {
         if !folder.has_journal()? {
             return Ok(None);
         }
-        folder.identity(&setting.source)?;
+        // What another daemon writes meanwhile could look like damage.
+        let _lock = folder.lock()?;
         let readers = Readers::load(&folder)?;
         let end = locate::end_on_disk(&folder, setting, Store::highest_place(&readers))?;
         let behind: Vec<String> = readers

@@ -7,7 +7,7 @@
 mod faults;
 mod outage;
 mod promises;
-mod steps;
+pub(crate) mod steps;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

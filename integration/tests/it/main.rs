@@ -9,6 +9,7 @@ mod cli;
 mod conformance;
 mod demo;
 mod init;
+mod journal;
 mod kafka;
 mod postgres_destination;
 mod postgres_source;

@@ -42,6 +42,21 @@ const AGAIN: [(&str, u32); 19] = [
 /// The steps of a copy; `snapshot/kill.rs` takes them.
 const COPY: [&str; 4] = ["snapshot-read", "snapshot-watermark", "snapshot-sent", "snapshot-stored"];
 
+/// The steps of a journal, with how often at most before the process dies there; `journal/kill.rs` takes them.
+pub(crate) const JOURNAL: [(&str, u32); 11] = [
+    ("journal-file-written", 1),
+    ("journal-file-renamed", 1),
+    ("journal-tail-settled", 1),
+    ("journal-frame-written", 200),
+    ("journal-before-sync", 200),
+    ("journal-synced", 200),
+    ("journal-acknowledged", 200),
+    ("journal-segment-prepared", 3),
+    ("journal-segment-begun", 3),
+    ("journal-segment-deleted", 3),
+    ("journal-reader-sends", 100),
+];
+
 /// How many seeds the long run has.
 const SEEDS: u64 = 20;
 
@@ -68,7 +83,9 @@ fn every_step_of_the_code_is_one_at_which_the_daemon_is_killed() {
         steps_below(&root.join(folder), &mut in_code);
     }
     let again = AGAIN.iter().map(|(step, _)| *step);
-    let listed: BTreeSet<String> = ONCE.into_iter().chain(again).chain(COPY).map(str::to_owned).collect();
+    let journal = JOURNAL.iter().map(|(step, _)| *step);
+    let listed: BTreeSet<String> =
+        ONCE.into_iter().chain(again).chain(COPY).chain(journal).map(str::to_owned).collect();
     assert_eq!(in_code, listed, "(in the code, in this list)");
 }
 
