@@ -15,6 +15,16 @@ use crate::store::Store;
 /// A chunk, and the address behind it.
 pub(crate) type Item = (Chunk, u64);
 
+/// What was passed.
+enum Passed {
+    /// Events.
+    Chunk(Chunk),
+    /// A frame without events.
+    Nothing,
+    /// Nothing more is durable.
+    End,
+}
+
 /// Where a reader is.
 #[derive(Debug)]
 pub(crate) struct Cursor {
@@ -52,27 +62,28 @@ impl Cursor {
         while bytes < AHEAD as u64 && !self.is_done() {
             let before = self.at;
             match self.next()? {
-                None => break,
-                Some(chunk) => items.extend(chunk.map(|chunk| (chunk, self.at))),
+                Passed::End => break,
+                Passed::Nothing => {}
+                Passed::Chunk(chunk) => items.push((chunk, self.at)),
             }
             bytes += self.at - before;
         }
         Ok(items)
     }
 
-    /// Passes one frame; `None` at the durable end, `Some(None)` where it holds no events.
-    fn next(&mut self) -> Result<Option<Option<Chunk>>, Fault> {
+    /// Passes one frame.
+    fn next(&mut self) -> Result<Passed, Fault> {
         if self.frames.as_ref().is_none_or(|(_, frames)| frames.is_at_end()) {
             let Some((segment, end)) = self.store.find(self.at) else {
                 self.store.exists(self.at, &self.doing())?;
-                return Ok(None);
+                return Ok(Passed::End);
             };
             self.frames = Some((segment.clone(), Frames::new(segment, self.at, end)));
         }
         let (segment, frames) = self.frames.as_mut().expect("it was just made");
         let segment = segment.clone();
         let (frame, body) = match frames.next() {
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok(Passed::End),
             Ok(Some(read)) => read,
             Err(Unread::Io(error)) => {
                 return Err(judge(format!("reading `{}`", segment.path.display()), error));
@@ -80,16 +91,16 @@ impl Cursor {
             Err(Unread::NoFrame(at)) => {
                 let end = frames.end();
                 self.frames = None;
-                return self.lost(&segment, at, end).map(|()| Some(None));
+                return self.lost(&segment, at, end).map(|()| Passed::Nothing);
             }
         };
         self.entered = true;
         self.at = frame.end();
         match frame.kind {
-            Kind::Seal => Ok(Some(None)),
+            Kind::Seal => Ok(Passed::Nothing),
             Kind::Gap => {
                 self.tell_of_gap(&frame);
-                Ok(Some(None))
+                Ok(Passed::Nothing)
             }
             Kind::Chunk => {
                 let body = frame.open(&body).ok_or_else(|| foreign(&segment, frame.at))?;
@@ -99,7 +110,7 @@ impl Cursor {
                     Fault::fatal(doing, Blame::Defect, error)
                         .with_remedy("run the version of forebay that wrote it, or a newer one")
                 })?;
-                Ok(Some(Some(chunk)))
+                Ok(Passed::Chunk(chunk))
             }
         }
     }

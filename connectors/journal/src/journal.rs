@@ -196,6 +196,8 @@ impl JournalConnector for DiskJournal {
         if !folder.has_journal()? {
             return Ok(None);
         }
+        // What another daemon writes meanwhile could look like damage.
+        let _lock = folder.lock()?;
         let identity = folder.identity(&setting.source)?;
         let readers = Readers::load(&folder)?;
         let end = locate::events_end_on_disk(&folder, setting, Store::highest_place(&readers))?;

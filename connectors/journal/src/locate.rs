@@ -6,9 +6,8 @@ use forebay_api::{Fault, JournalSetting, Since};
 
 use crate::fault::judge;
 use crate::folder::Folder;
-use crate::frame::{Frame, Kind};
+use crate::frame::Kind;
 use crate::frames::{Frames, Unread};
-use crate::head::Head;
 use crate::recovery::{damaged_until, recover};
 use crate::segment::Segment;
 use crate::store::Store;
@@ -18,17 +17,15 @@ use crate::store::Store;
 /// Everything before a segment is older than what is asked for when its head is; the latest such segment is read frame
 /// by frame.
 pub(crate) fn locate(store: &Arc<Store>, since: &Since) -> Result<u64, Fault> {
-    let (before, frame_before): (Box<dyn Fn(&Head) -> bool>, Box<dyn Fn(&Frame) -> bool>) = match *since {
-        Since::Oldest => return Ok(store.oldest()),
-        Since::Time(time) => {
-            (Box::new(move |head| head.time < time), Box::new(move |frame| frame.time < time))
-        }
-        Since::Major(major) => {
-            (Box::new(move |head| head.major < major), Box::new(move |frame| frame.major < major))
-        }
+    let is_before = |time: i64, major: u64| match *since {
+        Since::Oldest => false,
+        Since::Time(wanted) => time < wanted,
+        Since::Major(wanted) => major < wanted,
     };
     let segments = store.segments();
-    let Some(segment) = segments.iter().rev().find(|segment| before(&segment.head)) else {
+    let Some(segment) =
+        segments.iter().rev().find(|segment| is_before(segment.head.time, segment.head.major))
+    else {
         return Ok(store.oldest());
     };
     let Some((segment, end)) = store.find(segment.base) else { return Ok(store.oldest()) };
@@ -36,7 +33,7 @@ pub(crate) fn locate(store: &Arc<Store>, since: &Since) -> Result<u64, Fault> {
     loop {
         let at = frames.at();
         match frames.next() {
-            Ok(Some((frame, _))) if frame_before(&frame) => {}
+            Ok(Some((frame, _))) if is_before(frame.time, frame.major) => {}
             Ok(_) => return Ok(at),
             Err(Unread::NoFrame(at)) => return Err(damaged_until(&segment, &store.source, at, end)),
             Err(Unread::Io(error)) => {

@@ -287,19 +287,20 @@ impl Log {
         }
     }
 
-    /// Gives zeros a header, and then the name of a segment.
+    /// Gives an empty file a header, and then the name of a segment.
     fn make_segment(&mut self, path: &Path, header: &[u8], size: u64) -> io::Result<File> {
-        let (made, file) = if size == self.store.config.segment.get() {
-            let made = self.store.spare();
-            match self.spare.take().map(JoinHandle::join) {
-                Some(Ok(Ok(file))) => (made, file),
-                // Where it could not be made in advance, why is found by making it here.
-                _ => (made.clone(), Segment::zeros(&made, size)?),
-            }
-        } else {
-            let made = self.store.folder.file("large.tmp");
-            (made.clone(), Segment::zeros(&made, size)?)
-        };
+        let usual = size == self.store.config.segment.get();
+        let (made, file) =
+            match self.spare.take_if(|spare| usual && spare.is_finished()).map(JoinHandle::join) {
+                Some(Ok(Ok(file))) => (self.store.spare(), file),
+                // Why it could not be made in advance is found by making it here.
+                Some(_) => (self.store.spare(), Segment::zeros(&self.store.spare(), size)?),
+                // Nobody waits for zeros: who writes faster than they are made is better off without.
+                None => {
+                    let made = self.store.folder.file("holes.tmp");
+                    (made.clone(), Segment::holes(&made, size)?)
+                }
+            };
         file.write_all_at(header, 0)?;
         file.sync_all()?;
         step!("journal-segment-prepared");

@@ -88,6 +88,13 @@ impl Segment {
         })
     }
 
+    /// Makes a file of `size` bytes without giving it room on the disk yet.
+    pub(crate) fn holes(path: &Path, size: u64) -> io::Result<File> {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        file.set_len(size)?;
+        Ok(file)
+    }
+
     fn fill(path: &Path, size: u64) -> io::Result<File> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         let zeros = vec![0; PIECE];

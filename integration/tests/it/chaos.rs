@@ -8,7 +8,7 @@ mod faults;
 mod journal;
 mod outage;
 mod promises;
-mod steps;
+pub(crate) mod steps;
 mod transactions;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Each connector put to the conformance suite of the contract, against its real server.
 
 mod file;
+mod journal;
 mod kafka;
 mod postgres;
 mod postgres_source;

@@ -1,9 +1,14 @@
 //! A journal as its operator meets it: destinations that come, go, stand still and begin anew, beside others that are not
-//! disturbed by that.
+//! disturbed by that. And on real disks that are full, fail, and lose their daemon (`faults`, `kill`): through the contract of
+//! a journal, without the rest of a daemon. A full and a failing disk need a mount or a tracer of their own, and a death a
+//! process of its own: such a test starts itself again inside what it needs.
 
+mod faults;
+mod kill;
 mod limits;
 mod reload;
 mod replay;
+pub(crate) mod rig;
 
 use forebay_integration::{Daemon, Database, Postgres};
 use serde_json::Value;

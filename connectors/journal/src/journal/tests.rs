@@ -209,6 +209,39 @@ async fn what_was_read_is_kept_for_replays_but_not_beyond_the_cap() {
     assert!(journal.status().bytes <= Some(config.max_bytes.get()));
 }
 
+/// Received times come from a clock that may jump; they only decide how long what was read is kept.
+#[tokio::test]
+async fn a_clock_that_jumps_deletes_nothing_that_was_not_read_and_keeps_nothing_beyond_the_cap() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = DiskConfig { retain: Period::seconds(3600), ..small(Full::Block) };
+    let journal = journal(folder.path(), config);
+    let mut reading = Reading::start(&journal, oldest("lake"), None);
+    reading.placed().await;
+    let writer = journal.writer();
+    writer.held(&stream(1)).await.unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = i64::try_from(now.as_micros()).unwrap();
+    const YEAR: i64 = 365 * 86_400_000_000;
+    // Long ago, then in the future, then now again.
+    for (number, received) in [(1, 0), (2, 0), (3, 0), (4, now + YEAR), (5, now), (6, now), (7, now)] {
+        let mut batch = Arc::into_inner(batch(&stream(1), [number], HALF, Op::Insert)).unwrap();
+        batch.chunk.received = received;
+        deliver(&writer, &Arc::new(batch)).await.unwrap();
+    }
+    assert_eq!(segments(folder.path()), 4, "what is old but not read stays");
+    assert_eq!(reading.numbers(7).await, [1, 2, 3, 4, 5, 6, 7]);
+    reading.commit();
+    // The first segment is old and read; times never fall, so the others wait for the one from the future.
+    until("the old one is deleted", || segments(folder.path()) == 3).await;
+    for number in 8..20 {
+        write(&journal, number..number + 1, HALF).await.unwrap();
+        assert_eq!(reading.numbers(1).await, [number]);
+        reading.commit();
+        until("it is stored", || journal.status().readers[0].behind == Some(0)).await;
+    }
+    assert!(journal.status().bytes <= Some(config.max_bytes.get()));
+}
+
 #[tokio::test]
 async fn a_full_journal_blocks_until_the_slowest_reader_has_stored_more() {
     let folder = tempfile::tempdir().unwrap();
@@ -331,6 +364,8 @@ async fn what_would_be_left_behind_is_told_without_opening_the_journal() {
     lake.placed().await;
     write(&journal, 1..3, 10).await.unwrap();
     lake.numbers(2).await;
+    lake.stop().await.unwrap();
+    journal.writer().close().await.unwrap();
     let told = DiskJournal::left_behind(&setting, &BTreeMap::new()).unwrap().unwrap();
     assert!(told.contains("`lake` ("), "{told}");
 }

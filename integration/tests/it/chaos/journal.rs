@@ -114,7 +114,6 @@ destinations:
     assert_eq!(daemon.stop().await, 0);
 }
 
-/// The steps of a journal, with how often at most before the daemon dies there.
 #[tokio::test]
 async fn killed_at_every_step_of_the_journal_nothing_is_lost() {
     let settings = Settings { pause: Duration::from_millis(10), ..load() };
@@ -137,6 +136,8 @@ destinations:
     workload.commits(50).await;
     daemon.kill().await;
     for (step, most) in super::steps::JOURNAL {
+        // Fewer than its own process reaches: a daemon has a database to read.
+        let most = if most > 3 { 20 } else { 1 };
         super::steps::dies_at(&mut daemon, step, rng.random_range(1..=most)).await;
     }
     read_by(&mut daemon).await;

@@ -43,19 +43,19 @@ const AGAIN: [(&str, u32); 19] = [
 /// The steps of a copy; `snapshot/kill.rs` takes them.
 const COPY: [&str; 4] = ["snapshot-read", "snapshot-watermark", "snapshot-sent", "snapshot-stored"];
 
-/// The steps of a journal on disk, with how often at most before the daemon dies there; `journal.rs` takes them.
-pub(super) const JOURNAL: [(&str, u32); 11] = [
-    ("journal-tail-settled", 1),
-    ("journal-frame-written", 20),
-    ("journal-before-sync", 20),
-    ("journal-synced", 20),
-    ("journal-acknowledged", 20),
-    ("journal-reader-sends", 20),
-    ("journal-segment-prepared", 1),
-    ("journal-segment-begun", 1),
+/// The steps of a journal, with how often at most before the process dies there; `journal/kill.rs` takes them.
+pub(crate) const JOURNAL: [(&str, u32); 11] = [
     ("journal-file-written", 1),
     ("journal-file-renamed", 1),
-    ("journal-segment-deleted", 1),
+    ("journal-tail-settled", 1),
+    ("journal-frame-written", 200),
+    ("journal-before-sync", 200),
+    ("journal-synced", 200),
+    ("journal-acknowledged", 200),
+    ("journal-segment-prepared", 3),
+    ("journal-segment-begun", 3),
+    ("journal-segment-deleted", 3),
+    ("journal-reader-sends", 100),
 ];
 
 /// The steps of a transaction in Kafka, with how often at most before the daemon dies there; `transactions.rs` takes them.
