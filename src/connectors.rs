@@ -19,7 +19,10 @@ pub fn registry() -> Registry {
         registry.destination::<forebay_postgres::PostgresDestination>();
     }
     #[cfg(feature = "kafka")]
-    registry.destination::<forebay_kafka::KafkaDestination>();
+    {
+        registry.source::<forebay_kafka::KafkaSource>();
+        registry.destination::<forebay_kafka::KafkaDestination>();
+    }
     #[cfg(feature = "file")]
     {
         registry.destination::<forebay_file::FileDestination>();

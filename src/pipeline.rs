@@ -132,6 +132,8 @@ struct Generation {
     settled: Arc<Notify>,
     /// Stops the source.
     stop: CancellationToken,
+    /// Fired by the source: nothing that it has sent may be delivered any more.
+    abort: CancellationToken,
     /// Fires when all lanes have ended, so that the checkpoint task saves once more and ends.
     lanes_done: CancellationToken,
     tasks: JoinSet<Task>,
@@ -186,6 +188,7 @@ impl Pipeline {
             ledger: Arc::default(),
             settled: Arc::default(),
             stop: shutdown.stop.child_token(),
+            abort: CancellationToken::new(),
             lanes_done: CancellationToken::new(),
             tasks: JoinSet::new(),
             lanes_left: self.lanes.len(),
@@ -212,6 +215,7 @@ impl Pipeline {
             outlet,
             committed: Committed::new(committed),
             stop: generation.stop.clone(),
+            abort: generation.abort.clone(),
             report: self.reports.source.clone(),
             snapshots: self.snapshots.clone(),
             schemas: self.schemas.clone(),
@@ -275,6 +279,7 @@ impl Pipeline {
             };
             let Some(ended) = ended else { return result };
             let fault = match ended {
+                Ok(Task::Source(Err(fault))) if generation.abort.is_cancelled() => return Err(fault),
                 Ok(Task::Source(ended)) => {
                     generation.stop.cancel();
                     ended.err()

@@ -38,6 +38,9 @@ pub struct SourceContext {
     pub committed: Committed,
     /// Fires when the source shall stop reading; what it sent is then drained.
     pub stop: CancellationToken,
+    /// For the source to fire before it returns a fault: what it has sent belongs to another reader by now and must not
+    /// be delivered here any more. The generation is then aborted instead of drained.
+    pub abort: CancellationToken,
     /// Where it tells its health and figures.
     pub report: Report,
     /// What is copied, and how far it is.

@@ -2,5 +2,6 @@
 
 mod file;
 mod kafka;
+mod kafka_source;
 mod postgres;
 mod postgres_source;

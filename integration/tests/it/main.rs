@@ -10,6 +10,7 @@ mod conformance;
 mod demo;
 mod init;
 mod kafka;
+mod kafka_source;
 mod postgres_destination;
 mod postgres_source;
 mod postgres_types;
