@@ -183,9 +183,7 @@ impl Message {
 impl From<OwnedMessage> for Message {
     fn from(message: OwnedMessage) -> Self {
         let headers = message.headers().map(|headers| {
-            let owned = |header: rdkafka::message::Header<'_, &[u8]>| {
-                (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
-            };
+            let owned = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
             headers.iter().map(owned).collect()
         });
         Self {

@@ -25,6 +25,7 @@ pub mod config;
 mod context;
 mod destination;
 mod fault;
+pub mod journal;
 mod line;
 mod options;
 mod plain;
@@ -41,6 +42,7 @@ use crate::config::Config;
 use crate::destination::Kafka;
 use crate::options::Settings;
 
+pub use crate::journal::KafkaJournal;
 pub use crate::plain::KafkaSource;
 
 /// The connector that `type: kafka` names.

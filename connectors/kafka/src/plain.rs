@@ -77,6 +77,7 @@ fn plan(config: &SourceConfig, setting: &SourceSetting) -> Result<Plan, Vec<Mist
         },
         // A dry run leaves nothing behind: it looks where the group is and joins nothing.
         sharing: if setting.dry_run { Sharing::Alone(None) } else { Sharing::Group },
+        create: None,
     })
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod entry;
 mod membership;
 pub(crate) mod options;
 pub(crate) mod session;
+mod teller;
 pub(crate) mod transcribe;
 pub(crate) mod wrong;
 

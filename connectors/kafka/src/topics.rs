@@ -225,7 +225,7 @@ pub(crate) fn illegal(name: &str) -> bool {
 }
 
 /// Makes sure that a topic is there.
-async fn find_or_create(
+pub(crate) async fn find_or_create(
     client: &Arc<Client>,
     settings: &Settings,
     topic: &str,
@@ -291,7 +291,7 @@ pub(crate) async fn describe(client: &Arc<Client>, topic: Option<&str>) -> Resul
 }
 
 /// Creates a topic; that somebody else did so meanwhile is as good.
-async fn create_topic(settings: &Settings, topic: &str, like: CreateTopics) -> Result<(), Fault> {
+pub(crate) async fn create_topic(settings: &Settings, topic: &str, like: CreateTopics) -> Result<(), Fault> {
     let doing = || format!("creating topic `{topic}`");
     let native = settings.native.clone();
     let admin = blocking(move || AdminClient::from_config_and_context(&native, Context::default())).await;

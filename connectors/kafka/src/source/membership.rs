@@ -9,7 +9,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError as LibraryError, KafkaResult};
+use rdkafka::error::KafkaError as LibraryError;
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
 use crate::context::Context;
@@ -34,8 +34,6 @@ pub(crate) struct Membership {
     /// Trouble with brokers, and librdkafka's own lines.
     pub(crate) context: Context,
     rebalances: Mutex<VecDeque<Rebalance>>,
-    /// What came of the commit that is under way.
-    commit: Mutex<Option<Result<(), Code>>>,
     /// Whether the consumer is being closed: then partitions are given back at once.
     closing: AtomicBool,
 }
@@ -49,11 +47,6 @@ impl Membership {
     /// Whether there is one.
     pub(crate) fn has_rebalance(&self) -> bool {
         !lock(&self.rebalances).is_empty()
-    }
-
-    /// What came of the last commit, once.
-    pub(crate) fn take_commit(&self) -> Option<Result<(), Code>> {
-        lock(&self.commit).take()
     }
 
     /// From now on partitions are given back at once.
@@ -121,10 +114,5 @@ impl ConsumerContext for Membership {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.note(Rebalance::Revoked),
             other => self.note(Rebalance::Failed(other.into())),
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let each = offsets.elements().iter().find_map(|offset| offset.error().err());
-        *lock(&self.commit) = Some(result.err().or(each).map_or(Ok(()), |error| Err(code(&error))));
     }
 }

@@ -34,7 +34,9 @@ use super::cursors::{Cursors, Resumed};
 use super::entry::{Entry, Intake, now_micros};
 use super::membership::{Membership, Rebalance};
 use super::options::Settings;
+use super::teller::Teller;
 use super::wrong;
+use crate::config::CreateTopics;
 
 /// How long one look for messages waits, and so how often the loop turns while there are none.
 const LOOK: Duration = Duration::from_millis(100);
@@ -66,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) start: Begin,
     /// Whether the work is shared.
     pub(crate) sharing: Sharing,
+    /// Creates a topic that is missing, by a producer's settings. Absent, such a topic is an error.
+    pub(crate) create: Option<(Arc<crate::options::Settings>, CreateTopics)>,
 }
 
 /// Where a partition begins without any offset.
@@ -132,7 +136,9 @@ enum Pushed {
 /// See the module.
 pub(crate) struct Session {
     plan: Arc<Plan>,
-    consumer: BaseConsumer<Membership>,
+    consumer: Arc<BaseConsumer<Membership>>,
+    /// `None` while the session is being dropped, or where nothing is told.
+    teller: Option<Teller>,
     intake: Box<dyn Intake>,
     /// The cluster's name, part of what makes a stream.
     cluster: String,
@@ -149,8 +155,6 @@ pub(crate) struct Session {
     stored: Cursors,
     /// What the group knows.
     told: Cursors,
-    /// What the group is being told.
-    telling: Option<Cursors>,
     /// Messages that came while a send waited.
     ahead: VecDeque<OwnedMessage>,
     /// Partitions whose end was seen.
@@ -180,6 +184,10 @@ impl Session {
                 }
             }
             self.tell(generation)?;
+            if generation.closed && !generation.stop.is_cancelled() {
+                // The pipeline has ended for a reason of its own.
+                return Ok(End::Open);
+            }
             self.look_after(generation)?;
             match self.read(generation)? {
                 Pushed::Sent => {}

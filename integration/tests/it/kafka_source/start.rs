@@ -69,7 +69,7 @@ async fn latest_begins_with_what_comes_and_is_remembered() {
     daemon.start().await;
     daemon
         .wait_until("it stands at the end", |status| {
-            status["sources"][0]["position"].to_string().contains(":100")
+            status["sources"][0]["checkpoint"].to_string().contains(":100")
         })
         .await;
     daemon.kill().await;

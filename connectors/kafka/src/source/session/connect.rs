@@ -16,7 +16,9 @@ use crate::fault::{self, KafkaError};
 use crate::source::cursors::Cursors;
 use crate::source::entry::Intake;
 use crate::source::membership::Membership;
+use crate::source::teller::Teller;
 use crate::source::wrong;
+use crate::topics;
 
 /// How long a broker may take to answer a client that begins.
 const REACH_WAIT: Duration = Duration::from_secs(10);
@@ -25,7 +27,9 @@ const SLICE: Duration = Duration::from_millis(200);
 /// How long the brokers may take to describe a topic.
 const LOOKUP_WAIT: Duration = Duration::from_secs(5);
 /// A cluster that is just starting may not know its own topics yet.
-const MISSING_TIMES: u32 = 3;
+const MISSING_WAIT: Duration = Duration::from_millis(500);
+/// How long a topic that was created may take until every broker knows it.
+const CREATED_WAIT: Duration = Duration::from_secs(10);
 
 impl Session {
     /// Starts a consumer, waits until a broker answers, and joins the group. Blocks.
@@ -37,7 +41,7 @@ impl Session {
         let mut session = Session::start(plan, intake, || generation.report.turned())?;
         generation.report.set_connected(true);
         for topic in plan.named_topics() {
-            session.must_exist(topic)?;
+            session.must_exist(topic, generation)?;
         }
         if plan.sharing != Sharing::Group {
             return Ok(session);
@@ -74,10 +78,13 @@ impl Session {
             Fault::fatal(doing, Blame::Configuration, error)
                 .with_remedy("correct the setting that the message names")
         })?;
+        let consumer = Arc::new(consumer);
         let cluster = reach(&consumer, turned)?;
+        let teller = Some(Teller::start(consumer.clone())?);
         Ok(Session {
             plan: plan.clone(),
             consumer,
+            teller,
             intake,
             cluster,
             streams: BTreeMap::new(),
@@ -87,7 +94,6 @@ impl Session {
             sent: Cursors::default(),
             stored: Cursors::default(),
             told: Cursors::default(),
-            telling: None,
             ahead: VecDeque::new(),
             ended: BTreeSet::new(),
             probed: Instant::now(),
@@ -95,19 +101,36 @@ impl Session {
         })
     }
 
-    /// A topic that is named must be there.
-    fn must_exist(&self, topic: &str) -> Result<(), Fault> {
-        for look in 0..MISSING_TIMES {
-            if look > 0 {
-                drop(self.consumer.poll(SLICE));
-            }
-            if self.describe(Some(topic))?.topics().iter().any(|found| {
-                found.name() == topic && found.error().is_none() && !found.partitions().is_empty()
-            }) {
-                return Ok(());
+    /// A topic that is named must be there, or is created.
+    fn must_exist(&self, topic: &str, generation: &Generation) -> Result<(), Fault> {
+        if self.exists_within(topic, MISSING_WAIT)? {
+            return Ok(());
+        }
+        let Some((settings, like)) = &self.plan.create else { return Err(wrong::missing(topic)) };
+        generation.runtime.block_on(topics::create_topic(settings, topic, *like))?;
+        tracing::info!(topic, "created a topic");
+        match self.exists_within(topic, CREATED_WAIT)? {
+            true => Ok(()),
+            false => {
+                let doing = format!("creating topic `{topic}`");
+                Err(Fault::retryable(doing, "the brokers do not show it yet"))
             }
         }
-        Err(wrong::missing(topic))
+    }
+
+    fn exists_within(&self, topic: &str, wait: Duration) -> Result<bool, Fault> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let described = self.describe(Some(topic))?;
+            let found = described.topics().iter().find(|found| found.name() == topic);
+            if found.is_some_and(|found| found.error().is_none() && !found.partitions().is_empty()) {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            drop(self.consumer.poll(SLICE));
+        }
     }
 
     /// Asks the brokers about one topic, or about all of them.
@@ -136,6 +159,9 @@ impl Drop for Session {
     /// Dropping the consumer closes it: it leaves the group, which needs nobody's consent any more.
     fn drop(&mut self) {
         self.consumer.context().close();
+        if let Some(teller) = self.teller.take() {
+            teller.end();
+        }
         if !self.owned.is_empty() {
             // What was not acted on is answered here, for librdkafka waits for it.
             if let Err(error) = self.consumer.unassign() {

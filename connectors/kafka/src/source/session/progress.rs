@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use forebay_api::{Committed, Fault};
 use futures::FutureExt;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::time::Instant;
 
 use super::{End, Generation, Session, Sharing};
 use crate::source::cursors::{Cursors, Resumed};
 use crate::source::membership::Rebalance;
+use crate::source::teller::{Teller, Told};
 use crate::source::wrong;
 
 /// How long the loop waits for something while it drains.
@@ -35,17 +36,21 @@ impl Session {
     pub(super) fn tell(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         self.hear(&mut generation.committed, &mut generation.closed)?;
         self.heard_back()?;
-        if self.telling.is_some() || self.plan.sharing != Sharing::Group {
-            return Ok(());
+        let new = self.untold();
+        if let Some(teller) = &mut self.teller
+            && !new.is_empty()
+        {
+            teller.tell(new);
         }
-        let new = self.stored.beyond(&self.told, &self.owned);
-        if new.is_empty() {
-            return Ok(());
-        }
-        let begun = self.consumer.commit(&new.list(), CommitMode::Async);
-        begun.map_err(|error| wrong::of("telling the group what is delivered", &error))?;
-        self.telling = Some(new);
         Ok(())
+    }
+
+    /// What the core has stored and the group does not know.
+    fn untold(&self) -> Cursors {
+        match self.plan.sharing {
+            Sharing::Group => self.stored.beyond(&self.told, &self.owned),
+            Sharing::Alone(_) => Cursors::default(),
+        }
     }
 
     /// What the core has stored.
@@ -66,36 +71,36 @@ impl Session {
 
     /// What became of a commit.
     fn heard_back(&mut self) -> Result<(), Fault> {
-        let Some(result) = self.consumer.context().take_commit() else { return Ok(()) };
-        let told = self.telling.take().unwrap_or_default();
-        match result {
-            Ok(()) => {
+        match self.teller.as_mut().map_or(Told::Nothing, Teller::hear) {
+            Told::Nothing => Ok(()),
+            Told::Known(told) => {
                 self.told.merge(&told);
                 Ok(())
             }
             // Told again with what is stored by then.
-            Err(code) if wrong::passes(code) || code == Code::RebalanceInProgress => Ok(()),
-            Err(code) => Err(wrong::judged("telling the group what is delivered", code, None)),
+            Told::Failed(code) if wrong::passes(code) || code == Code::RebalanceInProgress => Ok(()),
+            Told::Failed(code) => Err(wrong::judged("telling the group what is delivered", code, None)),
         }
     }
 
     /// Tells the group what was stored by a generation that is gone; what fails is read and delivered again.
     pub(super) fn tell_the_rest(&mut self) {
         let deadline = Instant::now() + LAST_WORD;
-        let new = self.stored.beyond(&self.told, &self.owned);
-        if self.telling.is_none() && !new.is_empty() {
-            match self.consumer.commit(&new.list(), CommitMode::Async) {
-                Ok(()) => self.telling = Some(new),
-                Err(error) => tracing::info!(%error, "the group could not be told what is delivered"),
-            }
-        }
-        while self.telling.is_some() && Instant::now() < deadline {
-            drop(self.consumer.poll(DRAIN_LOOK));
+        while Instant::now() < deadline {
             if let Err(error) = self.heard_back() {
                 tracing::info!(%error, "the group could not be told what is delivered");
+                return;
             }
+            let new = self.untold();
+            let Some(teller) = &mut self.teller else { return };
+            if new.is_empty() && !teller.is_busy() {
+                return;
+            }
+            if !new.is_empty() {
+                teller.tell(new);
+            }
+            drop(self.consumer.poll(DRAIN_LOOK));
         }
-        self.telling = None;
     }
 
     /// The source was told to stop, or has read all that was asked for: waits until what it sent is settled.
@@ -150,6 +155,14 @@ impl Session {
 
     /// Gives back all partitions, which ends the assignment for us.
     pub(super) fn give_back(&mut self) {
+        // Before we can be a member anew: the brokers know by its generation that an offset comes too late.
+        let deadline = Instant::now() + LAST_WORD;
+        while self.teller.as_ref().is_some_and(Teller::is_busy) && Instant::now() < deadline {
+            drop(self.consumer.poll(DRAIN_LOOK));
+            if let Err(error) = self.heard_back() {
+                tracing::info!(%error, "the group could not be told what is delivered");
+            }
+        }
         if let Err(error) = self.consumer.unassign() {
             tracing::warn!(%error, "giving partitions back failed; the group takes them when it hears nothing of us");
         }
@@ -162,7 +175,6 @@ impl Session {
         for cursors in [&mut self.owned, &mut self.sent, &mut self.stored, &mut self.told] {
             *cursors = Cursors::default();
         }
-        self.telling = None;
     }
 
     /// Sends nothing more and waits until all that was sent is settled and told.
@@ -184,9 +196,9 @@ impl Session {
                 }
             }
             let settled = self.stored.cover(&self.sent);
-            let is_group = self.plan.sharing == Sharing::Group;
-            let told = self.telling.is_none() && self.stored.beyond(&self.told, &self.owned).is_empty();
-            if settled && (told || !is_group) {
+            let told =
+                self.untold().is_empty() && self.teller.as_ref().is_none_or(|teller| !teller.is_busy());
+            if settled && told {
                 return Ok(Drained::Yes);
             }
             if generation.closed {

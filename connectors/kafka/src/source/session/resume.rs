@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_api::{Blame, Fault, StreamId};
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{Begin, Generation, Session, Sharing};
 use crate::fault::code;
 use crate::source::cursors::Cursors;
+use crate::source::teller::Told;
 use crate::source::wrong;
 
 /// How long the brokers may take to answer one question.
@@ -125,7 +126,7 @@ impl Session {
         Ok(all)
     }
 
-    fn partitions_of(&self, topic: &str) -> Result<Vec<i32>, Fault> {
+    pub(crate) fn partitions_of(&self, topic: &str) -> Result<Vec<i32>, Fault> {
         let doing = format!("looking up topic `{topic}`");
         let metadata = self.consumer.fetch_metadata(Some(topic), ASK_WAIT);
         let metadata = metadata.map_err(|error| wrong::of(doing, &error))?;
@@ -149,28 +150,25 @@ impl Session {
     /// Moves the group's offsets to where an operator has set them; only while nobody is a member.
     pub(super) fn set_group(&mut self, cursors: &Cursors) -> Result<(), Fault> {
         let doing = format!("setting the offsets of group `{}`", self.plan.group);
-        let begun = self.consumer.commit(&cursors.list(), CommitMode::Async);
-        begun.map_err(|error| wrong::of(&doing, &error))?;
         let deadline = Instant::now() + SET_WAIT;
-        let result = loop {
-            drop(self.consumer.poll(super::LOOK));
-            match self.consumer.context().take_commit() {
-                Some(result) => break result,
-                None if Instant::now() >= deadline => {
+        let Some(teller) = &mut self.teller else { return Ok(()) };
+        teller.tell(cursors.clone());
+        loop {
+            match teller.hear() {
+                Told::Known(_) => break,
+                Told::Failed(code) if wrong::passes(code) => return Err(wrong::judged(&doing, code, None)),
+                Told::Failed(code) => {
+                    return Err(Fault::fatal(doing, Blame::Outside, code)
+                        .with_remedy("stop every other member of the group, then start this daemon again"));
+                }
+                Told::Nothing if Instant::now() >= deadline => {
                     return Err(Fault::retryable(doing, "the brokers did not answer"));
                 }
-                None => {}
+                Told::Nothing => drop(self.consumer.poll(super::LOOK)),
             }
-        };
-        match result {
-            Ok(()) => {
-                tracing::info!(source = %self.plan.source, group = self.plan.group, "the group's offsets were set");
-                Ok(())
-            }
-            Err(code) if wrong::passes(code) => Err(wrong::judged(&doing, code, None)),
-            Err(code) => Err(Fault::fatal(doing, Blame::Outside, code)
-                .with_remedy("stop every other member of the group, then start this daemon again")),
         }
+        tracing::info!(source = %self.plan.source, group = self.plan.group, "the group's offsets were set");
+        Ok(())
     }
 
     /// An offset that the group has is not in the log any more, or not yet: names it.
