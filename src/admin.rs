@@ -6,7 +6,9 @@
 //! nothing can be stale.
 
 pub mod ask;
+mod command;
 mod metrics;
+mod orders;
 pub mod schemas;
 pub mod snapshot;
 
@@ -19,13 +21,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use forebay_api::{Budget, Measure, Report};
+use forebay_api::{Budget, Journal, Measure, Report};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::config::Settings;
+use crate::daemon::order::Orders;
 use crate::dead_letters::now_micros;
 use crate::pipeline::{PipelineReports, StoredAt};
 use crate::schemas::SourceSchemas;
@@ -41,39 +45,66 @@ pub struct Status {
     pub environment: String,
     /// When it started.
     pub started: Instant,
-    /// Memory of events between each source and its destinations.
-    pub budgets: Vec<Budget>,
-    /// The sources, in the order of the configuration.
-    pub sources: Vec<SourceStatus>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
     /// `/ready` turns red when a source lags by more.
     pub ready_max_lag: Option<Duration>,
+    /// Where an operator's orders go.
+    pub orders: Orders,
+    /// The sources, in the order of the configuration.
+    sources: Mutex<Arc<[SourceStatus]>>,
 }
 
-/// One source and its lanes.
+/// One source and everything that carries its events.
 #[derive(Debug)]
 pub struct SourceStatus {
     /// Its name.
     pub name: String,
     /// Its type.
     pub kind: String,
+    /// The pipeline that reads it; `None` where it has ended, or where another daemon reads it.
+    pub intake: Option<PipelineStatus>,
+    /// What is copied.
+    pub snapshots: Arc<SnapshotDesk>,
+    /// The schemas that it has generated.
+    pub schemas: Arc<SourceSchemas>,
+    /// The pipelines behind its journal, replays among them.
+    pub behind: Vec<PipelineStatus>,
+    /// Its journal, where it has one.
+    pub journal: Option<JournalDesk>,
+}
+
+/// One pipeline that runs.
+#[derive(Clone, Debug)]
+pub struct PipelineStatus {
+    /// The source's name, or `source/destination` behind a journal.
+    pub key: String,
     /// The pulses of its loops.
     pub reports: PipelineReports,
     /// What it counts.
     pub figures: SourceFigures,
     /// What is stored.
     pub stored: Arc<Mutex<Option<StoredAt>>>,
-    /// What is copied.
-    pub snapshots: Arc<SnapshotDesk>,
-    /// The schemas that it has generated.
-    pub schemas: Arc<SourceSchemas>,
+    /// Its share of the memory for events.
+    pub budget: Budget,
+    /// Those of its best-effort lanes.
+    pub courtesies: Vec<Budget>,
     /// Its lanes.
-    pub destinations: Vec<DestinationStatus>,
+    pub lanes: Vec<DestinationStatus>,
+}
+
+/// A journal that can be asked how it is.
+#[derive(Clone)]
+pub struct JournalDesk(pub Arc<dyn Journal>);
+
+impl std::fmt::Debug for JournalDesk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("JournalDesk").field(&self.0.status()).finish()
+    }
 }
 
 /// One lane.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DestinationStatus {
     /// The destination's name.
     pub name: String,
@@ -88,6 +119,29 @@ pub struct DestinationStatus {
 }
 
 impl Status {
+    /// Of a daemon that is built and has no sources to show yet.
+    pub fn new(settings: &Settings, telemetry: Arc<Telemetry>, orders: Orders) -> Status {
+        Status {
+            name: settings.name.clone(),
+            environment: settings.environment.clone(),
+            started: Instant::now(),
+            telemetry,
+            ready_max_lag: settings.admin.ready_max_lag.map(|lag| lag.as_duration()),
+            orders,
+            sources: Mutex::new(Arc::new([])),
+        }
+    }
+
+    /// Shows other sources from now on.
+    pub fn show(&self, sources: Vec<SourceStatus>) {
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources.into();
+    }
+
+    /// The sources as they are now.
+    pub fn sources(&self) -> Arc<[SourceStatus]> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The loops that do not turn, by name; empty when the daemon is live.
     pub fn stuck(&self) -> Vec<String> {
         let mut stuck = Vec::new();
@@ -96,28 +150,33 @@ impl Status {
                 stuck.push(format!("{name} has not turned for {} s", report.idle().as_secs()));
             }
         };
-        for source in &self.sources {
-            look(format!("source `{}`", source.name), &source.reports.source);
-            look(format!("stage of `{}`", source.name), &source.reports.stage);
-            look(format!("checkpoint of `{}`", source.name), &source.reports.checkpoint);
-            for lane in &source.destinations {
-                look(format!("lane `{}` → `{}`", source.name, lane.name), &lane.report);
+        for source in self.sources().iter() {
+            for pipeline in source.pipelines() {
+                look(format!("source `{}`", pipeline.key), &pipeline.reports.source);
+                look(format!("stage of `{}`", pipeline.key), &pipeline.reports.stage);
+                look(format!("checkpoint of `{}`", pipeline.key), &pipeline.reports.checkpoint);
+                for lane in &pipeline.lanes {
+                    look(format!("lane `{}` → `{}`", source.name, lane.name), &lane.report);
+                }
             }
         }
         stuck
     }
 
-    /// Why the daemon is not ready; empty when it is.
+    /// Why the daemon is not ready; empty when it is. A destination behind a journal keeps nothing from being taken in,
+    /// so readiness does not depend on it.
     pub fn not_ready(&self) -> Vec<String> {
         let mut why = self.stuck();
-        for source in &self.sources {
-            if !source.reports.source.connected() {
+        for source in self.sources().iter() {
+            let Some(intake) = &source.intake else { continue };
+            let reports = &intake.reports;
+            if !reports.source.connected() {
                 why.push(format!("source `{}` is not connected", source.name));
             }
-            if source.reports.source.connected() && !source.reports.checkpoint.connected() {
+            if reports.source.connected() && !reports.checkpoint.connected() {
                 why.push(format!("the checkpoint of `{}` cannot be stored in `data_dir`", source.name));
             }
-            for lane in source.destinations.iter().filter(|lane| lane.required && !lane.report.connected()) {
+            for lane in intake.lanes.iter().filter(|lane| lane.required && !lane.report.connected()) {
                 why.push(format!(
                     "required destination `{}` is not reachable from `{}`",
                     lane.name, source.name
@@ -137,16 +196,24 @@ impl Status {
 
     /// Bytes of events between sources and destinations: those there are, and those there may be.
     fn memory(&self) -> (usize, usize) {
-        let sum = |of: fn(&Budget) -> usize| self.budgets.iter().map(of).sum();
-        (sum(Budget::used), sum(Budget::limit))
+        let mut sums = (0, 0);
+        for source in self.sources().iter() {
+            for budget in source.pipelines().flat_map(|p| p.courtesies.iter().chain([&p.budget])) {
+                sums.0 += budget.used();
+                sums.1 += budget.limit();
+            }
+        }
+        sums
     }
 
     /// Says of every loop that it turns: while the start waits for something, none of them runs yet.
     pub fn turned(&self) {
-        for source in &self.sources {
-            let reports = &source.reports;
-            [&reports.source, &reports.stage, &reports.checkpoint].into_iter().for_each(Report::turned);
-            source.destinations.iter().for_each(|lane| lane.report.turned());
+        for source in self.sources().iter() {
+            for pipeline in source.pipelines() {
+                let reports = &pipeline.reports;
+                [&reports.source, &reports.stage, &reports.checkpoint].into_iter().for_each(Report::turned);
+                pipeline.lanes.iter().for_each(|lane| lane.report.turned());
+            }
         }
     }
 
@@ -161,15 +228,17 @@ impl Status {
             "ready": self.not_ready().is_empty(),
             "problems": self.problems(),
             "memory": {"used_bytes": self.memory().0, "budget_bytes": self.memory().1},
-            "sources": self.sources.iter().map(SourceStatus::to_json).collect::<Vec<_>>(),
+            "sources": self.sources().iter().map(SourceStatus::to_json).collect::<Vec<_>>(),
         })
     }
 
     /// What is wrong, also with destinations that readiness does not look at.
     fn problems(&self) -> Vec<String> {
         let mut problems = self.not_ready();
-        for source in &self.sources {
-            for lane in source.destinations.iter().filter(|lane| !lane.required) {
+        for source in self.sources().iter() {
+            let best_effort =
+                source.intake.iter().flat_map(|intake| &intake.lanes).filter(|lane| !lane.required);
+            for lane in best_effort {
                 let details = lane.report.details();
                 if let Some(why) = details.get(crate::lane::STOPPED) {
                     problems.push(format!("best-effort destination `{}` has stopped: {why}", lane.name));
@@ -177,18 +246,92 @@ impl Status {
                     problems.push(format!("best-effort destination `{}` is not reachable", lane.name));
                 }
             }
+            for pipeline in &source.behind {
+                for lane in &pipeline.lanes {
+                    let key = &pipeline.key;
+                    if let Some(why) = lane.report.details().get(crate::lane::STOPPED) {
+                        problems.push(format!(
+                            "destination `{key}` has stopped, and the journal keeps what it must get: {why}"
+                        ));
+                    } else if !pipeline.reports.source.connected() {
+                        problems.push(format!("the journal of `{}` cannot be read for `{key}`", source.name));
+                    } else if !lane.report.connected() && lane.figures.queue_records.get() > 0 {
+                        problems.push(format!(
+                            "destination `{key}` is not reachable; the journal keeps what it must get"
+                        ));
+                    }
+                }
+            }
+            let trouble = source.journal.iter().filter_map(|journal| journal.0.status().trouble);
+            problems.extend(trouble.map(|why| format!("the journal of `{}`: {why}", source.name)));
         }
         problems
     }
 }
 
 impl SourceStatus {
-    /// How old what it reads is; 0 when it has read all there is.
-    pub fn lag_seconds(&self) -> f64 {
-        self.reports.source.measures().get(&Measure::SourceLagSeconds).copied().unwrap_or(0.0)
+    /// Every pipeline that carries its events.
+    pub fn pipelines(&self) -> impl Iterator<Item = &PipelineStatus> {
+        self.intake.iter().chain(&self.behind)
     }
 
-    fn stored(&self) -> Option<StoredAt> {
+    /// Everything that its events go into, the journal too.
+    pub fn lanes(&self) -> impl Iterator<Item = &DestinationStatus> {
+        self.pipelines().flat_map(|pipeline| &pipeline.lanes)
+    }
+
+    /// Whether what it reads is there, or what it reads is the business of another daemon.
+    pub fn connected(&self) -> bool {
+        self.intake.as_ref().is_none_or(|intake| intake.reports.source.connected())
+    }
+
+    /// Events that entered its pipeline here.
+    pub fn events(&self) -> u64 {
+        self.intake.as_ref().map_or(0, |intake| intake.figures.events.get())
+    }
+
+    /// How old what it reads is; 0 when it has read all there is.
+    pub fn lag_seconds(&self) -> f64 {
+        let measures = self.intake.as_ref().map(|intake| intake.reports.source.measures());
+        measures.and_then(|measures| measures.get(&Measure::SourceLagSeconds).copied()).unwrap_or(0.0)
+    }
+
+    fn checkpoint_age(&self) -> Option<f64> {
+        self.intake.as_ref()?.checkpoint_age()
+    }
+
+    fn to_json(&self) -> Value {
+        let reports = self.intake.as_ref().map(|intake| &intake.reports);
+        let measures = reports.map(|reports| reports.source.measures()).unwrap_or_default();
+        let own = self.intake.iter().flat_map(|intake| &intake.lanes).map(DestinationStatus::to_json);
+        let behind = self.behind.iter().flat_map(|pipeline| {
+            pipeline.lanes.iter().map(|lane| {
+                let mut json = lane.to_json();
+                json["pipeline"] = pipeline.key.clone().into();
+                json["checkpoint"] = pipeline.checkpoint();
+                json["events"] = pipeline.figures.events.get().into();
+                json
+            })
+        });
+        json!({
+            "name": self.name,
+            "type": self.kind,
+            "connected": self.connected(),
+            "events": self.events(),
+            "bytes": self.intake.as_ref().map_or(0, |intake| intake.figures.bytes.get()),
+            "checkpoint": self.intake.as_ref().map_or_else(|| json!({"position": null, "age_seconds": null}), PipelineStatus::checkpoint),
+            "measures": measures.iter().map(|(m, v)| (m.name().to_owned(), json!(v))).collect::<serde_json::Map<_, _>>(),
+            "details": reports.map(|reports| reports.source.details()).unwrap_or_default(),
+            "snapshot": self.snapshots.report(),
+            "journal": self.journal.as_ref().map(JournalDesk::to_json),
+            "destinations": own.chain(behind).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl PipelineStatus {
+    /// The latest position that is stored.
+    pub fn stored(&self) -> Option<StoredAt> {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -196,24 +339,33 @@ impl SourceStatus {
         Some(self.stored()?.at?.elapsed().as_secs_f64())
     }
 
-    fn to_json(&self) -> Value {
-        let stored = self.stored();
-        let position = stored.as_ref().map(|stored| {
+    fn checkpoint(&self) -> Value {
+        let position = self.stored().map(|stored| {
             let text = stored.position.to_string();
             serde_json::from_str(&text).unwrap_or(Value::String(text))
         });
-        let measures = self.reports.source.measures();
+        json!({"position": position, "age_seconds": self.checkpoint_age()})
+    }
+}
+
+impl JournalDesk {
+    fn to_json(&self) -> Value {
+        let status = self.0.status();
+        let readers = status.readers.iter().map(|reader| {
+            json!({
+                "name": reader.name,
+                "behind_bytes": reader.behind,
+                "parked": reader.parked,
+                "running": reader.running,
+            })
+        });
         json!({
-            "name": self.name,
-            "type": self.kind,
-            "connected": self.reports.source.connected(),
-            "events": self.figures.events.get(),
-            "bytes": self.figures.bytes.get(),
-            "checkpoint": {"position": position, "age_seconds": self.checkpoint_age()},
-            "measures": measures.iter().map(|(m, v)| (m.name().to_owned(), json!(v))).collect::<serde_json::Map<_, _>>(),
-            "details": self.reports.source.details(),
-            "snapshot": self.snapshots.report(),
-            "destinations": self.destinations.iter().map(DestinationStatus::to_json).collect::<Vec<_>>(),
+            "bytes": status.bytes,
+            "max_bytes": status.max_bytes,
+            "oldest_age_seconds": status.oldest.map(|oldest| {
+                Duration::from_micros(u64::try_from(now_micros() - oldest).unwrap_or(0)).as_secs_f64()
+            }),
+            "readers": readers.collect::<Vec<_>>(),
         })
     }
 }
@@ -255,6 +407,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>, end: Cancellation
     let ready = get(|State(status): State<Arc<Status>>| async move { verdict(&status.not_ready()) });
     let routes = Router::new()
         .merge(snapshot::routes())
+        .merge(orders::routes())
         .merge(schemas::routes())
         .route("/live", live.clone())
         .route("/livez", live.clone())
@@ -310,12 +463,11 @@ pub async fn notify_service_manager(status: Arc<Status>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    /// A daemon with one source and one required destination, both reachable.
-    pub(super) fn healthy() -> Status {
-        let telemetry = Telemetry::default();
+    /// A source with one required destination, both reachable.
+    pub(crate) fn healthy_source(telemetry: &Telemetry) -> SourceStatus {
         let (reports, report) = (PipelineReports::default(), Report::default());
         [&reports.source, &reports.checkpoint, &report]
             .into_iter()
@@ -328,35 +480,43 @@ mod tests {
             report,
             figures: telemetry.lane("shop", "lake"),
         };
-        let source = SourceStatus {
-            name: "shop".into(),
-            kind: "postgres".into(),
+        let intake = PipelineStatus {
+            key: "shop".into(),
             reports,
             figures: telemetry.source("shop"),
             stored: Arc::default(),
+            budget: Budget::new(1),
+            courtesies: Vec::new(),
+            lanes: vec![lane],
+        };
+        SourceStatus {
+            name: "shop".into(),
+            kind: "postgres".into(),
+            intake: Some(intake),
             snapshots: Arc::new(SnapshotDesk::new("shop", state.clone(), telemetry.snapshot("shop"))),
             schemas: Arc::new(SourceSchemas::new("shop", state)),
-            destinations: vec![lane],
-        };
-        Status {
-            name: "edge".into(),
-            environment: "test".into(),
-            started: Instant::now(),
-            budgets: vec![Budget::new(1)],
-            sources: vec![source],
-            telemetry: Arc::new(telemetry),
-            ready_max_lag: None,
+            behind: Vec::new(),
+            journal: None,
         }
+    }
+
+    /// A daemon with so many of them.
+    pub(crate) fn healthy(sources: usize) -> Status {
+        let settings = Settings { name: "edge".into(), environment: "test".into(), ..Settings::default() };
+        let status = Status::new(&settings, Arc::default(), Orders::nowhere());
+        status.show((0..sources).map(|_| healthy_source(&status.telemetry)).collect());
+        status
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_is_stuck_turns_liveness_and_readiness_red_within_30_s_and_is_named() {
         let loops = ["source `shop`", "stage of `shop`", "checkpoint of `shop`", "lane `shop` → `lake`"];
         for (stuck, name) in loops.into_iter().enumerate() {
-            let status = healthy();
-            let source = &status.sources[0];
-            let reports = &source.reports;
-            let all = [&reports.source, &reports.stage, &reports.checkpoint, &source.destinations[0].report];
+            let status = healthy(1);
+            let sources = status.sources();
+            let intake = sources[0].intake.as_ref().unwrap();
+            let reports = &intake.reports;
+            let all = [&reports.source, &reports.stage, &reports.checkpoint, &intake.lanes[0].report];
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_secs(29) {
                 assert!(begun.elapsed() > Duration::from_secs(10) || status.not_ready().is_empty());
@@ -372,16 +532,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_is_away_turns_readiness_red_and_not_liveness() {
-        let status = healthy();
-        status.sources[0].destinations[0].report.set_connected(false);
+        let status = healthy(1);
+        status.sources()[0].intake.as_ref().unwrap().lanes[0].report.set_connected(false);
         assert_eq!(status.not_ready(), ["required destination `lake` is not reachable from `shop`"]);
         assert!(status.stuck().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_checkpoint_that_cannot_be_stored_turns_readiness_red() {
-        let status = healthy();
-        status.sources[0].reports.checkpoint.set_connected(false);
+        let status = healthy(1);
+        status.sources()[0].intake.as_ref().unwrap().reports.checkpoint.set_connected(false);
         assert_eq!(status.not_ready(), ["the checkpoint of `shop` cannot be stored in `data_dir`"]);
         assert!(status.stuck().is_empty());
     }

@@ -77,6 +77,9 @@ pub trait CheckpointStore: Send + Sync + 'static {
 
     /// Stores; durable when it returns.
     async fn save(&self, key: &str, checkpoint: &Checkpoint) -> Result<(), SaveError>;
+
+    /// Removes what is stored for a key whose pipeline is no more; durable when it returns.
+    async fn forget(&self, key: &str) -> Result<(), Fault>;
 }
 
 /// The store in `data_dir`.
@@ -259,6 +262,19 @@ impl CheckpointStore for FileStore {
         })
         .await
     }
+
+    async fn forget(&self, key: &str) -> Result<(), Fault> {
+        let doing = format!("removing the checkpoint of `{key}`");
+        let key = key.to_owned();
+        let removed = self.writing(move |transaction| {
+            transaction.open_table(POSITIONS)?.remove(key.as_str())?;
+            Ok(())
+        });
+        removed.await.map_err(|error| match error {
+            error @ SaveError::Fenced { .. } => Fault::fatal(doing, Blame::Outside, error),
+            error => Fault::retryable(doing, error),
+        })
+    }
 }
 
 /// The lock on the database is another process's.
@@ -288,6 +304,10 @@ impl CheckpointStore for NothingStored {
     }
 
     async fn save(&self, _: &str, _: &Checkpoint) -> Result<(), SaveError> {
+        Ok(())
+    }
+
+    async fn forget(&self, _: &str) -> Result<(), Fault> {
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ mod config_file;
 mod console;
 mod init;
 mod list;
+mod orders;
 mod progress;
 mod run;
 mod schema;
@@ -73,6 +74,9 @@ enum Command {
     Tail(run::Tail),
     Status(status::StatusOptions),
     Snapshot(snapshot::Snapshot),
+    Reload(orders::Reload),
+    Replay(orders::Replay),
+    Journal(orders::Journal),
     Checkpoint(checkpoint::Checkpoint),
     /// Print the connectors and formats of this build
     List,
@@ -199,6 +203,9 @@ async fn perform(command: Command, console: &Console) -> Result<Finished, Failur
         Command::Check(check) => check.run().await,
         Command::Status(status) => status.run().await,
         Command::Snapshot(snapshot) => snapshot.run().await,
+        Command::Reload(reload) => reload.run().await,
+        Command::Replay(replay) => replay.run(console).await,
+        Command::Journal(journal) => journal.run().await,
         Command::Checkpoint(checkpoint) => checkpoint.run().await,
         Command::List => print(&list::connectors()),
         Command::Schema(schema) => schema.run().await,

@@ -38,8 +38,9 @@ pub use expand::Environment;
 pub use problem::{ConfigError, Problem};
 pub use schema::schema;
 pub use settings::{
-    Admin, BatchSettings, CheckpointKind, Checkpoints, DeadLetterSettings, DestinationSettings, Limits,
-    OwnKeys, Retry, Settings, Shutdown, SourceSettings, Startup, Where,
+    Admin, BatchSettings, CheckpointKind, Checkpoints, DeadLetterSettings, DestinationSettings,
+    JournalChoice, JournalSettings, Limits, OwnKeys, Retry, Role, Settings, Shutdown, SourceSettings,
+    Startup, Where,
 };
 
 use document::{Document, Focus, child, is_at_or_under, named};
@@ -212,6 +213,22 @@ impl Reading {
             {
                 let built = (entry.build)(destination.own.0.clone(), &destination.setting(&self.settings));
                 found.extend(built.err().into_iter().flatten().map(|mistake| (at.clone(), mistake)));
+            }
+        }
+        for source in &self.settings.sources {
+            let Some(journal) = self.settings.journal_of(source) else { continue };
+            let at = match source.journal {
+                Some(_) => child(&child("/sources", &source.name), "journal"),
+                None => "/journal".to_owned(),
+            };
+            if let Some(entry) = registry.journals().get(&journal.kind[..]).filter(|_| self.is_sound(&at)) {
+                let built = (entry.build)(journal.own.0.clone(), &self.settings.journal_setting(source));
+                for mistake in built.err().into_iter().flatten() {
+                    // one that all sources share is judged once for each
+                    if !found.contains(&(at.clone(), mistake.clone())) {
+                        found.push((at.clone(), mistake));
+                    }
+                }
             }
         }
         for (at, Mistake { at: inside, message, help }) in found {

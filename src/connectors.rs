@@ -29,5 +29,7 @@ pub fn registry() -> Registry {
         registry.destination::<forebay_file::StdoutDestination>();
         registry.destination::<forebay_file::BlackholeDestination>();
     }
+    #[cfg(feature = "journal")]
+    registry.journal::<forebay_journal::DiskJournal>();
     registry
 }

@@ -1,53 +1,55 @@
 //! From a configuration to running pipelines, and back to an exit code.
 //!
+//! ```text
+//!  settings ─plan▶ which pipelines ─parts▶ built ─crew▶ running
+//!     ▲                                              │
+//!     └──────── reload: what changed is restarted ◀──┘ orders
+//! ```
 //! Order of the start: build everything (no I/O), open the checkpoints (the lock on `data_dir`), bind the admin port,
-//! reach every required destination within `startup.wait`, run the sources. Nothing is read before all that it must
-//! go to was reachable once.
+//! reach every destination that holds a source's checkpoint within `startup.wait`, run the sources. Nothing is read
+//! before all that it must go to was reachable once.
 
-use std::collections::BTreeSet;
+mod crew;
+pub mod order;
+mod parts;
+mod plan;
+mod reload;
+mod replay;
+mod start;
+
 use std::error::Error;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use forebay_api::{Blame, Budget, Destination, Fault, Registry, Report, Source};
+use forebay_api::{Blame, Destination, Fault, Registry};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, DestinationStatus, SourceStatus, Status};
+use crate::admin::{self, JournalDesk, PipelineStatus, SourceStatus, Status};
 use crate::checkpoint::{CheckpointStore, FileStore, NothingStored};
-use crate::config::{DestinationSettings, OwnKeys, Settings, SourceSettings};
-use crate::dead_letters::DeadLetters;
-use crate::filter::Filter;
+use crate::config::{ConfigError, DestinationSettings, JournalChoice, OwnKeys, Settings, SourceSettings};
 use crate::format::Format;
-use crate::lane::{BatchLimits, LaneSettings, Retry};
-use crate::ledger::DestinationSet;
-use crate::pipeline::{LanePlan, Pipeline, PipelineReports};
-use crate::schemas::SourceSchemas;
 use crate::shutdown::Shutdown;
-use crate::snapshot::SnapshotDesk;
+use crate::snapshot::Refusal;
 use crate::state::{MemoryState, StateStore};
-use crate::supervise;
-use crate::telemetry::Telemetry;
-
-/// How long an attempt may take where the configuration does not say.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long opening one destination may take before it counts as failed.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+use crew::{Crew, Ended};
+use order::{Given, Order, Orders};
+use parts::{Built, Parts};
+pub use plan::JOURNAL;
+use plan::PipelinePlan;
+pub use replay::Wanted;
 
 /// How long a destination may take to close at the end; what it accepted is durable already.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
-/// A required destination that is not there at the start is looked for this often.
-const STARTUP_RETRY: Retry =
-    Retry { initial: Duration::from_millis(200), max: Duration::from_secs(2), attempts: NonZeroU32::MAX };
+/// How often it is looked whether a journal whose source has ended is read to its end.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// A best-effort lane may hold this part of the memory budget, besides it.
-const BEST_EFFORT_SHARE: usize = 4;
+/// Reads the configuration anew.
+pub type Reread = Box<dyn Fn() -> Result<Settings, ConfigError> + Send + Sync>;
 
 /// How a run ended without a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,34 +62,31 @@ pub enum Finished {
 
 /// A daemon that is built and not yet running.
 pub struct Daemon {
-    pipelines: Vec<Pipeline>,
-    destinations: Vec<Opened>,
+    settings: Settings,
+    parts: Parts,
+    built: Vec<(PipelinePlan, Built)>,
     status: Arc<Status>,
-    startup: Duration,
+    orders: mpsc::Receiver<Given>,
+    /// Where the configuration comes from; `None` where it cannot change.
+    reread: Option<Reread>,
     /// Where the admin server listens; `None` in a dry run.
     admin: Option<std::net::SocketAddr>,
 }
 
-/// A destination and what opening it at the start needs.
-struct Opened {
-    name: Arc<str>,
-    required: bool,
-    destination: Arc<dyn Destination>,
-    /// One for all its lanes, since they share a folder and a cap.
-    dead_letters: Arc<DeadLetters>,
-}
-
 impl Daemon {
     /// Builds everything that `settings` say and opens the checkpoints. Reaches nothing over the network.
-    pub fn build(settings: &Settings, registry: &Registry) -> Result<Daemon, Fault> {
+    pub fn build(settings: Settings, registry: Registry, reread: Option<Reread>) -> Result<Daemon, Fault> {
         let store = Arc::new(FileStore::open(&settings.data_dir)?);
-        let daemon = Daemon::assemble(settings, registry, (store.clone(), store), false)?;
-        Ok(Daemon { admin: Some(settings.admin.listen), ..daemon })
+        let parts = Parts::new(Arc::new(registry), (store.clone(), store), false);
+        nothing_left_behind(&settings, &parts.registry)?;
+        let admin = Some(settings.admin.listen);
+        let daemon = Daemon::assemble(settings, parts)?;
+        Ok(Daemon { admin, reread, ..daemon })
     }
 
     /// Builds a daemon that writes the events of `settings`' sources to stdout and nothing else: it stores nothing,
     /// builds no destination that is configured, binds no port and leaves nothing on the sources' servers.
-    pub fn rehearse(mut settings: Settings, registry: &Registry, format: Format) -> Result<Daemon, Fault> {
+    pub fn rehearse(mut settings: Settings, registry: Registry, format: Format) -> Result<Daemon, Fault> {
         const STDOUT: &str = "stdout";
         settings.destinations = vec![DestinationSettings {
             name: STDOUT.to_owned(),
@@ -96,90 +95,24 @@ impl Daemon {
             format,
             ..DestinationSettings::default()
         }];
-        Daemon::assemble(
-            &settings,
-            registry,
-            (Arc::new(NothingStored), Arc::new(MemoryState::default())),
-            true,
-        )
+        settings.journal = JournalChoice(None);
+        settings.sources.iter_mut().for_each(|source| source.journal = None);
+        let stores: (Arc<dyn CheckpointStore>, Arc<dyn StateStore>) =
+            (Arc::new(NothingStored), Arc::new(MemoryState::default()));
+        Daemon::assemble(settings, Parts::new(Arc::new(registry), stores, true))
     }
 
-    fn assemble(
-        settings: &Settings,
-        registry: &Registry,
-        (store, state): (Arc<dyn CheckpointStore>, Arc<dyn StateStore>),
-        dry_run: bool,
-    ) -> Result<Daemon, Fault> {
-        let telemetry = Arc::new(Telemetry::default());
-        // Each source has a share of its own: one whose destination is down must not take the memory of the others.
-        let budget_bytes = settings.limits.memory_budget().as_usize() / settings.sources.len().max(1);
-        let mut budgets = Vec::new();
-        let destinations = settings
-            .destinations
-            .iter()
-            .map(|destination| {
-                Ok(Opened {
-                    name: destination.name.as_str().into(),
-                    required: destination.required,
-                    destination: build_destination(destination, settings, registry)?,
-                    dead_letters: Arc::new(DeadLetters::new(
-                        &settings.data_dir,
-                        &destination.name,
-                        destination.dead_letters.max_bytes.get(),
-                    )),
-                })
-            })
+    fn assemble(settings: Settings, mut parts: Parts) -> Result<Daemon, Fault> {
+        let (sender, orders) = Orders::new();
+        let built = plan::pipelines(&settings)
+            .into_iter()
+            .map(|plan| parts.build(&plan, &settings).map(|built| (plan, built)))
             .collect::<Result<Vec<_>, Fault>>()?;
-        let mut pipelines = Vec::new();
-        let mut sources = Vec::new();
-        for source in &settings.sources {
-            let plans = plan_lanes(source, settings, &destinations, &telemetry, budget_bytes)?;
-            let budget = Budget::new(budget_bytes);
-            budgets.push(budget.clone());
-            let reports = PipelineReports::default();
-            let figures = telemetry.source(&source.name);
-            let stored = Arc::default();
-            let snapshots =
-                Arc::new(SnapshotDesk::new(&source.name, state.clone(), telemetry.snapshot(&source.name)));
-            let schemas = Arc::new(SourceSchemas::new(&source.name, state.clone()));
-            sources.push(SourceStatus {
-                name: source.name.clone(),
-                kind: source.kind.clone(),
-                reports: reports.clone(),
-                figures: figures.clone(),
-                stored: Arc::clone(&stored),
-                snapshots: snapshots.clone(),
-                schemas: schemas.clone(),
-                destinations: plans.iter().map(|plan| status_of(plan, settings)).collect(),
-            });
-            pipelines.push(Pipeline {
-                name: source.name.as_str().into(),
-                source: Arc::new(tokio::sync::Mutex::new(build_source(source, registry, dry_run)?)),
-                formats: formats_of(source, settings),
-                lanes: plans,
-                instance: (settings.name.clone(), settings.environment.clone()),
-                store: store.clone(),
-                snapshots,
-                schemas,
-                budget,
-                drain: settings.shutdown.grace.as_duration(),
-                figures,
-                reports,
-                stored,
-                owed_counted: AtomicBool::new(false),
-            });
-        }
-        let status = Arc::new(Status {
-            name: settings.name.clone(),
-            environment: settings.environment.clone(),
-            started: Instant::now(),
-            budgets,
-            sources,
-            telemetry,
-            ready_max_lag: settings.admin.ready_max_lag.map(|lag| lag.as_duration()),
-        });
-        let startup = settings.startup.wait.as_duration();
-        Ok(Daemon { pipelines, destinations, status, startup, admin: None })
+        let status = Arc::new(Status::new(&settings, parts.telemetry.clone(), sender));
+        let seen: Vec<&PipelineStatus> = built.iter().map(|(_, built)| &built.status).collect();
+        parts::share_out(settings.limits.memory_budget().as_usize(), &seen);
+        status.show(sources(&settings, &mut parts, &seen));
+        Ok(Daemon { settings, parts, built, status, orders, reread: None, admin: None })
     }
 
     /// What `/status` shows, for a terminal that shows it too.
@@ -194,199 +127,239 @@ impl Daemon {
             let listener = bind(address).await?;
             server.spawn(admin::serve(listener, self.status.clone(), shutdown.abort.clone()));
         }
-        self.run_pipelines(&shutdown).await
-    }
-
-    async fn run_pipelines(self, shutdown: &Shutdown) -> Result<Finished, Fault> {
+        let startup = self.settings.startup.wait.as_duration();
+        let required = start::required(self.built.iter().map(|(_, built)| built));
         tokio::select! {
-            reached = reach_all(&self.destinations, self.startup, &self.status) => reached?,
+            reached = start::reach_all(&required, startup, &self.status) => reached?,
             () = shutdown.stop.cancelled() => return Ok(Finished::Drained),
         }
-        let mut running = JoinSet::new();
-        for pipeline in self.pipelines {
-            info!(source = %pipeline.name, destinations = pipeline.lanes.len(), "source starts");
-            running.spawn(supervise::run(pipeline, self.startup, shutdown.clone()));
+        let mut running = Running {
+            settings: self.settings,
+            parts: self.parts,
+            crew: Crew::default(),
+            status: self.status,
+            reread: self.reread,
+            dry_run: self.admin.is_none(),
+            shutdown,
+            replays: Vec::new(),
+            result: Ok(Finished::Drained),
+        };
+        for (plan, built) in self.built {
+            running.crew.start(plan, built, startup, &running.shutdown);
         }
+        running.run(self.orders).await
+    }
+}
+
+/// A daemon that runs.
+struct Running {
+    settings: Settings,
+    parts: Parts,
+    crew: Crew,
+    status: Arc<Status>,
+    reread: Option<Reread>,
+    dry_run: bool,
+    shutdown: Shutdown,
+    /// Those that are not done.
+    replays: Vec<replay::Replay>,
+    /// What it will end with.
+    result: Result<Finished, Fault>,
+}
+
+impl Running {
+    async fn run(mut self, mut orders: mpsc::Receiver<Given>) -> Result<Finished, Fault> {
+        self.resume_replays().await?;
         let notifier = tokio::spawn(admin::notify_service_manager(self.status.clone()));
-        let mut result = Ok(Finished::Drained);
-        while let Some(ended) = running.join_next().await {
-            let fault = match ended {
-                Ok(Ok(true)) => continue,
-                Ok(Ok(false)) => {
-                    result = result.map(|_| Finished::WorkLeft);
-                    continue;
+        let mut hangup = signal(SignalKind::hangup())
+            .map_err(|error| Fault::fatal("listening for SIGHUP", Blame::Defect, error))?;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                ended = self.crew.next() => match ended {
+                    Some((plan, ended)) => self.conclude(plan, ended).await,
+                    None => break,
+                },
+                Some(given) = orders.recv() => {
+                    let done = self.obey(given.order).await;
+                    // Whoever asked may have gone; what was done is in the log too.
+                    given.answer.send(done).ok();
                 }
-                Ok(Err(fault)) => fault,
-                Err(panic) => Fault::fatal("running a pipeline", Blame::Defect, panic),
-            };
-            if self.admin.is_none() && reader_has_gone(&fault) {
-                info!("whoever read the events has gone");
-                shutdown.stop.cancel();
-                continue;
-            }
-            // The first one is returned, which is soon where no other source has to drain.
-            if !running.is_empty() || result.is_err() {
-                error!(error = %fault, remedy = fault.remedy(), "a source has ended by a fault; all others stop");
-            }
-            shutdown.stop.cancel();
-            if result.is_ok() {
-                result = Err(fault);
+                Some(()) = hangup.recv() => match self.obey(Order::Reload).await {
+                    Ok(_) => {}
+                    Err(refusal) => warn!(error = refusal.error, remedy = refusal.remedy, "the configuration was not reloaded"),
+                },
+                _ = look.tick() => self.end_what_is_read().await,
             }
         }
         notifier.abort();
-        for opened in &self.destinations {
-            let closed = tokio::select! {
-                closed = tokio::time::timeout(CLOSE_LIMIT, opened.destination.close()) => closed,
-                () = shutdown.abort.cancelled() => break,
-            };
-            let why = match closed {
-                Ok(Ok(())) => continue,
-                Ok(Err(fault)) => fault.to_string(),
-                Err(_) => format!("no answer within {CLOSE_LIMIT:?}"),
-            };
-            warn!(destination = %opened.name, error = why, "destination did not close in order");
+        close(self.parts.everything(), &self.shutdown).await;
+        self.result
+    }
+
+    /// Does what an operator asks for.
+    async fn obey(&mut self, order: Order) -> Result<serde_json::Value, Refusal> {
+        if self.shutdown.stop.is_cancelled() {
+            return Err(Refusal::not_now("the daemon stops", "start it again"));
         }
-        result
+        match order {
+            Order::Reload => self.reload().await,
+            Order::Replay(order) => self.replay(order).await,
+            Order::StopReplay { number } => self.stop_replay(number).await,
+            Order::Forget { source, reader } => self.forget(&source, &reader).await,
+        }
+    }
+
+    /// A pipeline has ended by itself.
+    async fn conclude(&mut self, plan: PipelinePlan, ended: Ended) {
+        if let plan::Reads::Replay(_, replay) = &plan.reads
+            && !self.shutdown.stop.is_cancelled()
+        {
+            return self.replay_ended(replay.clone(), ended).await;
+        }
+        let fault = match ended {
+            Ok(true) => return self.show(),
+            Ok(false) => {
+                if self.result.is_ok() {
+                    self.result = Ok(Finished::WorkLeft);
+                }
+                return self.show();
+            }
+            Err(fault) => fault,
+        };
+        if self.dry_run && reader_has_gone(&fault) {
+            info!("whoever read the events has gone");
+            self.shutdown.stop.cancel();
+            return;
+        }
+        // The first one is returned, which is soon where no other source has to drain.
+        if !self.crew.members().is_empty() || self.result.is_err() {
+            error!(error = %fault, remedy = fault.remedy(), "a source has ended by a fault; all others stop");
+        }
+        self.shutdown.stop.cancel();
+        if self.result.is_ok() {
+            self.result = Err(fault);
+        }
+    }
+
+    /// A source that has nothing left ends its daemon; behind a journal, when all that is in it is delivered.
+    async fn end_what_is_read(&mut self) {
+        for source in &self.settings.sources {
+            let own = |plan: &PipelinePlan| plan.source.name == source.name;
+            let journal = self.settings.journal_of(source);
+            if self.crew.runs(&source.name)
+                || journal.is_none_or(|journal| journal.role != crate::config::Role::Both)
+            {
+                continue;
+            }
+            let Some(journal) = self.parts.journal(&source.name) else { continue };
+            let Ok(end) = journal.end().await else { continue };
+            let at_end: Vec<String> = self
+                .crew
+                .members()
+                .iter()
+                .filter(|member| {
+                    own(&member.plan) && member.status.stored().is_some_and(|at| at.position == end)
+                })
+                .map(|member| member.plan.key.clone())
+                .collect();
+            self.crew.ask(|plan| at_end.contains(&plan.key));
+        }
+    }
+
+    /// What is seen from outside follows what runs, and so does the division of memory.
+    fn show(&mut self) {
+        let seen: Vec<&PipelineStatus> = self.crew.members().iter().map(|member| &member.status).collect();
+        parts::share_out(self.settings.limits.memory_budget().as_usize(), &seen);
+        self.status.show(sources(&self.settings, &mut self.parts, &seen));
+    }
+
+    async fn forget(&mut self, source: &str, reader: &str) -> Result<serde_json::Value, Refusal> {
+        let journal = self.parts.journal(source).ok_or_else(|| {
+            Refusal::wrong(format!("`{source}` has no journal"), "look at `forebay status`")
+        })?;
+        let key = format!("{source}/{reader}");
+        let reads = plan::pipelines(&self.settings).iter().any(|plan| plan.key == key);
+        journal.forget(reader).await.map_err(refused)?;
+        // Its position means nothing any more. One that still reads begins anew.
+        let ours = |plan: &PipelinePlan| plan.key == key;
+        self.crew.stop(ours).await;
+        self.parts.store.forget(&key).await.map_err(refused)?;
+        let mut done = format!("the journal of `{source}` keeps nothing for `{reader}` any more");
+        if reads {
+            let plan = plan::pipelines(&self.settings).into_iter().find(ours).expect("it was just there");
+            let built = self.parts.build(&plan, &self.settings).map_err(refused)?;
+            let startup = self.settings.startup.wait.as_duration();
+            self.crew.start(plan, built, startup, &self.shutdown);
+            done += "; it begins anew with the oldest entry";
+        }
+        self.show();
+        info!(source, reader, "{done}");
+        Ok(serde_json::json!({"done": done}))
     }
 }
 
-/// Builds the destination that an entry of the configuration names.
-pub fn build_destination(
-    destination: &DestinationSettings,
-    settings: &Settings,
-    registry: &Registry,
-) -> Result<Arc<dyn Destination>, Fault> {
-    let entry = registry.destinations().get(destination.kind.as_str());
-    let entry = entry.ok_or_else(|| unknown("destination", &destination.kind))?;
-    (entry.build)(destination.own.0.clone(), &destination.setting(settings))
-        .map_err(|mistakes| mistaken(&destination.name, &mistakes))
-}
-
-/// Builds the source that an entry of the configuration names.
-pub fn build_source(
-    source: &SourceSettings,
-    registry: &Registry,
-    dry_run: bool,
-) -> Result<Box<dyn Source>, Fault> {
-    let entry =
-        registry.sources().get(source.kind.as_str()).ok_or_else(|| unknown("source", &source.kind))?;
-    (entry.build)(source.own.0.clone(), &source.setting(dry_run))
-        .map_err(|mistakes| mistaken(&source.name, &mistakes))
-}
-
-/// The configuration was judged before, so these two are met only by a caller that did not.
-fn unknown(what: &str, kind: &str) -> Fault {
-    Fault::fatal(
-        format!("building a {what}"),
-        Blame::Configuration,
-        format!("there is no {what} of type `{kind}`"),
-    )
-}
-
-fn mistaken(name: &str, mistakes: &[forebay_api::Mistake]) -> Fault {
-    let all: Vec<String> =
-        mistakes.iter().map(|mistake| format!("{}: {}", mistake.at, mistake.message)).collect();
-    Fault::fatal(format!("building `{name}`"), Blame::Configuration, all.join("; "))
-}
-
-fn wants(destination: &DestinationSettings, source: &SourceSettings) -> bool {
-    destination.filter.source.as_ref().is_none_or(|sources| sources.contains(&source.name))
-}
-
-/// The formats that some lane of this source writes, each once.
-fn formats_of(source: &SourceSettings, settings: &Settings) -> Arc<[Format]> {
-    let wanted = settings.destinations.iter().filter(|destination| wants(destination, source));
-    wanted.map(|destination| destination.format).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-/// The lanes of one source, in the order of the configuration's destinations.
-fn plan_lanes(
-    source: &SourceSettings,
-    settings: &Settings,
-    destinations: &[Opened],
-    telemetry: &Telemetry,
-    budget_bytes: usize,
-) -> Result<Vec<LanePlan>, Fault> {
-    let formats = formats_of(source, settings);
-    let wanted =
-        settings.destinations.iter().zip(destinations).filter(|(destination, _)| wants(destination, source));
-    let plans = wanted.enumerate().map(|(index, (destination, opened))| {
-        let format = formats.iter().position(|format| *format == destination.format);
-        Ok(LanePlan {
-            settings: LaneSettings {
-                source: source.name.as_str().into(),
-                destination: opened.name.clone(),
-                index,
-                required: destination.required,
-                format: format.expect("the formats were gathered from the same destinations"),
-                batch: BatchLimits {
-                    records: destination.batch.records.get(),
-                    bytes: destination.batch.bytes.as_usize(),
-                    age: destination.batch.age.as_duration(),
-                },
-                timeout: destination.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.as_duration()),
-                retry: Retry {
-                    initial: destination.retry.initial.as_duration(),
-                    max: destination.retry.max.as_duration(),
-                    attempts: destination.attempts().unwrap_or(NonZeroU32::MAX),
-                },
-            },
-            destination: opened.destination.clone(),
-            filter: filter_of(destination)?,
-            dead_letters: opened.dead_letters.clone(),
-            queue_bytes: budget_bytes / BEST_EFFORT_SHARE,
-            figures: telemetry.lane(&source.name, &destination.name),
-            report: Report::default(),
-        })
-    });
-    let plans = plans.collect::<Result<Vec<_>, Fault>>()?;
-    if plans.len() > DestinationSet::MAX {
-        let error =
-            format!("it has {} destinations; one source may have {}", plans.len(), DestinationSet::MAX);
-        return Err(Fault::fatal(
-            format!("building the pipeline of `{}`", source.name),
-            Blame::Configuration,
-            error,
-        ));
-    }
-    if !plans.iter().any(|plan| plan.settings.required) {
-        let error = "no destination that takes its events is required, so nothing would hold its checkpoint";
-        return Err(Fault::fatal(
-            format!("building the pipeline of `{}`", source.name),
-            Blame::Configuration,
-            error,
-        )
-        .with_remedy("let `where.source` of a required destination name it"));
-    }
-    Ok(plans)
-}
-
-fn filter_of(destination: &DestinationSettings) -> Result<Filter, Fault> {
-    let wanted = &destination.filter;
-    let mut filter = Filter {
-        accept: destination.accept,
-        ops: wanted.op.clone().unwrap_or_default(),
-        ..Filter::default()
+/// What there is to see of every source.
+fn sources(settings: &Settings, parts: &mut Parts, pipelines: &[&PipelineStatus]) -> Vec<SourceStatus> {
+    let of_source = |source: &SourceSettings| {
+        let (snapshots, schemas) = parts.desks(&source.name);
+        let own = pipelines.iter().find(|pipeline| pipeline.key == source.name);
+        let prefix = format!("{}/", source.name);
+        SourceStatus {
+            name: source.name.clone(),
+            kind: source.kind.clone(),
+            intake: own.map(|own| (*own).clone()),
+            snapshots,
+            schemas,
+            behind: pipelines
+                .iter()
+                .filter(|pipeline| pipeline.key.starts_with(&prefix))
+                .map(|pipeline| (*pipeline).clone())
+                .collect(),
+            journal: parts.journal(&source.name).map(JournalDesk),
+        }
     };
-    let added = (|| {
-        wanted.schema.iter().flatten().try_for_each(|pattern| filter.schema(pattern))?;
-        wanted.table.iter().flatten().try_for_each(|pattern| filter.table(pattern))
-    })();
-    added.map_err(|error| {
-        Fault::fatal(format!("reading `where` of `{}`", destination.name), Blame::Configuration, error)
-    })?;
-    Ok(filter)
+    settings.sources.iter().map(of_source).collect()
 }
 
-fn status_of(plan: &LanePlan, settings: &Settings) -> DestinationStatus {
-    let name = plan.settings.destination.to_string();
-    let entry = settings.destinations.iter().find(|destination| destination.name == name);
-    DestinationStatus {
-        name,
-        kind: entry.map(|entry| entry.kind.clone()).unwrap_or_default(),
-        required: plan.settings.required,
-        report: plan.report.clone(),
-        figures: plan.figures.clone(),
+/// A source that runs without its journal leaves what is in it: its checkpoint is beyond that, so nobody would read it
+/// again.
+fn nothing_left_behind(settings: &Settings, registry: &Registry) -> Result<(), Fault> {
+    for source in settings.sources.iter().filter(|source| settings.journal_of(source).is_none()) {
+        for entry in registry.journals().values() {
+            let Some(left) = (entry.left_behind)(&settings.journal_setting(source))? else { continue };
+            return Err(Fault::fatal(
+                format!("starting `{}` without its journal", source.name),
+                Blame::Configuration,
+                left,
+            )
+            .with_remedy("run it with `journal: disk` until everything is delivered, or give that up by `forebay journal forget`"));
+        }
+    }
+    Ok(())
+}
+
+/// Closes destinations in order, each within its limit; what they accepted is durable already.
+async fn close(destinations: Vec<(String, Arc<dyn Destination>)>, shutdown: &Shutdown) {
+    for (name, destination) in destinations {
+        let closed = tokio::select! {
+            closed = tokio::time::timeout(CLOSE_LIMIT, destination.close()) => closed,
+            () = shutdown.abort.cancelled() => return,
+        };
+        let why = match closed {
+            Ok(Ok(())) => continue,
+            Ok(Err(fault)) => fault.to_string(),
+            Err(_) => format!("no answer within {CLOSE_LIMIT:?}"),
+        };
+        warn!(destination = %name, error = why, "destination did not close in order");
+    }
+}
+
+/// A fault as the answer to an order.
+fn refused(fault: Fault) -> Refusal {
+    let remedy = fault.remedy().unwrap_or("look at the log of the daemon").to_owned();
+    match fault {
+        Fault::Fatal { blame: Blame::Configuration, .. } => Refusal::wrong(fault.to_string(), remedy),
+        _ => Refusal::not_now(fault.to_string(), remedy),
     }
 }
 
@@ -401,43 +374,4 @@ async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, Fault> {
         Fault::fatal(format!("listening on `{address}` for the admin server"), Blame::Outside, error)
             .with_remedy("set `admin.listen` to a free address, or stop what listens there")
     })
-}
-
-/// Opens every required destination, all at once, each retried until `within` is over. One that is not required never
-/// keeps the daemon from starting: its lane opens it.
-async fn reach_all(destinations: &[Opened], within: Duration, status: &Status) -> Result<(), Fault> {
-    let required = destinations.iter().filter(|opened| opened.required);
-    let reached = futures::future::try_join_all(required.map(|opened| reach(opened, within)));
-    let mut reached = std::pin::pin!(reached);
-    loop {
-        match tokio::time::timeout(crate::lane::TURN, reached.as_mut()).await {
-            Ok(result) => break result.map(drop),
-            Err(_) => status.turned(),
-        }
-    }
-}
-
-async fn reach(opened: &Opened, within: Duration) -> Result<(), Fault> {
-    let deadline = Instant::now() + within;
-    let mut attempts = 0;
-    loop {
-        let opening = tokio::time::timeout(OPEN_TIMEOUT, opened.destination.open()).await;
-        let fault = match opening {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(fault)) => fault,
-            Err(_) => Fault::retryable(
-                format!("opening `{}`", opened.name),
-                format!("no answer within {OPEN_TIMEOUT:?}"),
-            ),
-        };
-        let wait = STARTUP_RETRY.wait(attempts + 1, None);
-        if !fault.is_retryable() || Instant::now() + wait >= deadline {
-            return Err(fault);
-        }
-        if attempts == 0 {
-            warn!(destination = %opened.name, error = %fault, remedy = fault.remedy(), wait_s = within.as_secs(), "required destination is not reachable yet; waiting for it");
-        }
-        attempts += 1;
-        tokio::time::sleep(wait).await;
-    }
 }

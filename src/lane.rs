@@ -482,7 +482,7 @@ impl Lane {
             self.figures.newest_delivered_micros.fetch_max(event.row().time, Ordering::Relaxed);
         }
         self.figures.queue_records.dec_by(i64::try_from(group.records_len()).unwrap_or(i64::MAX));
-        let bytes: usize = group.records(self.settings.format).map(|(_, record)| record.body().len()).sum();
+        let bytes: usize = group.records(self.settings.format).map(|(_, record)| record.size()).sum();
         self.figures.queue_bytes.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
         let (settles, records) =
             self.under_way.pop_front().expect("a group leaves after it has left the queue");

@@ -3,16 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use forebay_api::{Budget, Measure, Report};
-use tokio::time::Instant;
+use forebay_api::Measure;
 
-use crate::admin::{DestinationStatus, SourceStatus, Status};
+use crate::admin::Status;
+use crate::admin::tests::healthy;
 use crate::config::{self, Environment};
 use crate::connectors;
-use crate::pipeline::PipelineReports;
-use crate::telemetry::Telemetry;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -33,40 +30,13 @@ fn pages() -> Vec<PathBuf> {
 
 /// A daemon of one source and one destination that tells all that there is to tell.
 fn status() -> Status {
-    let telemetry = Telemetry::default();
-    let reports = PipelineReports::default();
-    let state = Arc::new(crate::state::MemoryState::default());
-    Measure::ALL.into_iter().for_each(|measure| reports.source.set(measure, Some(1.0)));
-    let destination = DestinationStatus {
-        name: "lake".into(),
-        kind: "kafka".into(),
-        required: true,
-        report: Report::default(),
-        figures: telemetry.lane("shop", "lake"),
-    };
-    let source = SourceStatus {
-        name: "shop".into(),
-        kind: "postgres".into(),
-        reports,
-        figures: telemetry.source("shop"),
-        stored: Arc::default(),
-        snapshots: Arc::new(crate::snapshot::SnapshotDesk::new(
-            "shop",
-            state.clone(),
-            telemetry.snapshot("shop"),
-        )),
-        schemas: Arc::new(crate::schemas::SourceSchemas::new("shop", state)),
-        destinations: vec![destination],
-    };
-    Status {
-        name: "n".into(),
-        environment: "e".into(),
-        started: Instant::now(),
-        budgets: vec![Budget::new(1)],
-        sources: vec![source],
-        telemetry: Arc::new(telemetry),
-        ready_max_lag: None,
-    }
+    let status = healthy(1);
+    status.telemetry.reader("shop", "lake");
+    status.telemetry.replay("shop", "lake");
+    let sources = status.sources();
+    let report = &sources[0].intake.as_ref().expect("the source is read").reports.source;
+    Measure::ALL.into_iter().for_each(|measure| report.set(measure, Some(1.0)));
+    status
 }
 
 /// Every word that begins as our metrics do.

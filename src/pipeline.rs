@@ -42,7 +42,7 @@ const SAVE_EVERY: Duration = Duration::from_millis(50);
 
 /// What stays the same from generation to generation.
 pub struct Pipeline {
-    /// The source's name.
+    /// The source's name, or `source/destination` behind a journal; the key of its checkpoint.
     pub name: Arc<str>,
     /// The source; locked by the one generation that runs.
     pub source: Arc<tokio::sync::Mutex<Box<dyn Source>>>,
@@ -58,8 +58,12 @@ pub struct Pipeline {
     pub snapshots: Arc<SnapshotDesk>,
     /// The schemas that the source has generated.
     pub schemas: Arc<SourceSchemas>,
-    /// The memory that all pipelines share.
+    /// Its share of the memory for events.
     pub budget: Budget,
+    /// What makes streams of its own of what it carries, for a replay.
+    pub restream: Option<u64>,
+    /// Whether a fault that is fatal ends this pipeline alone, which is tried again later: behind a journal.
+    pub isolated: bool,
     /// How long a generation may drain.
     pub drain: Duration,
     /// What it counts.
@@ -82,8 +86,8 @@ pub struct LanePlan {
     pub filter: Filter,
     /// Where refused records go.
     pub dead_letters: Arc<DeadLetters>,
-    /// The memory of a best-effort lane.
-    pub queue_bytes: usize,
+    /// The memory of a best-effort lane; a required one has the pipeline's.
+    pub courtesy: Budget,
     /// What it counts.
     pub figures: LaneFigures,
     /// Its pulse.
@@ -208,6 +212,7 @@ impl Pipeline {
             report: self.reports.stage.clone(),
             every_row: Arc::new([]),
             newest: HashMap::new(),
+            restream: self.restream,
         };
         generation.tasks.spawn(async move { Task::Stage(stage.run().await) });
         let context = SourceContext {
@@ -227,7 +232,7 @@ impl Pipeline {
 
     fn spawn_lane(&self, plan: &LanePlan, generation: &mut Generation) -> Way {
         // Each queued send holds at least `MIN_WEIGHT` of its budget, so this bound is never what a lane waits for.
-        let budget = if plan.settings.required { self.budget.limit() } else { plan.queue_bytes };
+        let budget = if plan.settings.required { &self.budget } else { &plan.courtesy }.limit();
         let (queue, receiver) = mpsc::channel((budget / outlet::MIN_WEIGHT).max(1));
         let lane = Lane {
             settings: plan.settings.clone(),
@@ -247,7 +252,7 @@ impl Pipeline {
             index: plan.settings.index,
             filter: plan.filter.clone(),
             queue,
-            best_effort: (!plan.settings.required).then(|| Budget::new(plan.queue_bytes)),
+            best_effort: (!plan.settings.required).then(|| plan.courtesy.clone()),
             format: plan.settings.format,
             figures: plan.figures.clone(),
         }

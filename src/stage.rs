@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_api::{
-    Batch, Blame, Budget, Chunk, Claim, Encoded, Fault, Inlet, Mark, Report, StreamId, Verdict, step,
+    Batch, Blame, Budget, Chunk, Claim, Encoded, Fault, Inlet, Mark, Op, Report, StreamId, Verdict, step,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -58,6 +58,8 @@ pub struct Stage {
     pub every_row: Arc<[u32]>,
     /// The newest mark of each stream of this generation.
     pub newest: HashMap<Arc<StreamId>, Mark>,
+    /// What makes streams of its own of what comes again by a replay.
+    pub restream: Option<u64>,
 }
 
 impl Stage {
@@ -88,6 +90,10 @@ impl Stage {
             None => self.newest.entry(chunk.stream.clone()).or_insert(Mark::MIN),
         };
         for row in &chunk.rows {
+            // A journal may have the announcement of a schema twice; its id tells.
+            if row.op == Op::Schema && row.mark <= *newest {
+                continue;
+            }
             if row.mark <= *newest {
                 let error = format!("mark {} came after {newest} in stream `{}`", row.mark, chunk.stream);
                 return Err(Fault::fatal("taking events from the source", Blame::Defect, error)
@@ -100,6 +106,11 @@ impl Stage {
 
     async fn pass(&mut self, mut chunk: Chunk, mut claim: Claim) {
         step!("received");
+        if let Some(salt) = self.restream {
+            let epoch = chunk.stream.epoch.rotate_left(32) ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let stream = StreamId { source: chunk.stream.source.clone(), epoch };
+            chunk = chunk.restream(Arc::new(stream), |_, mark| mark);
+        }
         if chunk.rows.is_empty() {
             self.open(DestinationSet::default(), &[], claim);
             return;
@@ -189,7 +200,6 @@ impl Way {
     }
 
     fn bytes(&self, batch: &Batch, rows: &[u32]) -> usize {
-        let encoded = &batch.encoded[self.format];
-        rows.iter().map(|&row| encoded.get(row as usize).len()).sum()
+        rows.iter().map(|&row| batch.record(row as usize, self.format).size()).sum()
     }
 }

@@ -16,6 +16,8 @@ pub enum Kind {
     Snapshots,
     /// The versions of a generated schema, by `source/vendor/name`.
     Schemas,
+    /// The replays that are not done, by `source/destination/replay-<number>`.
+    Replays,
 }
 
 impl Kind {
@@ -23,6 +25,7 @@ impl Kind {
         TableDefinition::new(match self {
             Kind::Snapshots => "snapshots",
             Kind::Schemas => "schemas",
+            Kind::Replays => "replays",
         })
     }
 
@@ -30,6 +33,7 @@ impl Kind {
         match self {
             Kind::Snapshots => "the progress of snapshots",
             Kind::Schemas => "generated schemas",
+            Kind::Replays => "replays",
         }
     }
 }

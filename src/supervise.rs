@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use forebay_api::Fault;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::lane::{Retry, TURN};
+use crate::lane::{Retry, STOPPED, TURN};
 use crate::pipeline::{Ended, Pipeline};
 use crate::shutdown::Shutdown;
 
@@ -20,6 +20,9 @@ const RETRY: Retry = Retry {
     max: Duration::from_secs(15),
     attempts: std::num::NonZeroU32::MAX,
 };
+
+/// A pipeline behind a journal that failed for good is tried again this often: somebody may have acted.
+const STOPPED_FOR: Duration = Duration::from_secs(60);
 
 /// Runs `pipeline` until it is stopped, done or beyond repair; whether everything it read is settled.
 ///
@@ -36,7 +39,7 @@ pub async fn run(pipeline: Pipeline, startup: Duration, shutdown: Shutdown) -> R
             warn!(source = %pipeline.name, error = %fault, "source failed while stopping");
             return Ok(drained);
         }
-        if !fault.is_retryable() {
+        if !fault.is_retryable() && !pipeline.isolated {
             return Err(fault);
         }
         if matches!(fault, Fault::Retryable { after: Some(Duration::ZERO), .. }) {
@@ -48,7 +51,8 @@ pub async fn run(pipeline: Pipeline, startup: Duration, shutdown: Shutdown) -> R
             attempts = 0;
         }
         attempts += 1;
-        if !pipeline.reports.source.ever_connected() && began.elapsed() >= startup {
+        let gives_up = !pipeline.isolated && !pipeline.reports.source.ever_connected();
+        if gives_up && began.elapsed() >= startup {
             return Err(fault);
         }
         let after = match &fault {
@@ -56,10 +60,17 @@ pub async fn run(pipeline: Pipeline, startup: Duration, shutdown: Shutdown) -> R
             Fault::Fatal { .. } => None,
         };
         let mut wait = RETRY.wait(attempts, after);
-        if !pipeline.reports.source.ever_connected() {
+        if gives_up {
             wait = wait.min(startup.saturating_sub(began.elapsed()));
         }
-        if attempts == 1 {
+        if !fault.is_retryable() {
+            wait = STOPPED_FOR;
+            error!(source = %pipeline.name, error = %fault, remedy = fault.remedy(), wait_s = wait.as_secs(), "destination stopped until somebody acts; what it must get is kept in the journal");
+            pipeline.lanes.iter().for_each(|lane| {
+                lane.report.set_connected(false);
+                lane.report.detail(STOPPED, fault.to_string());
+            });
+        } else if attempts == 1 {
             warn!(source = %pipeline.name, error = %fault, remedy = fault.remedy(), "source failed; trying again");
         } else {
             info!(source = %pipeline.name, error = %fault, attempts, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "source failed again");

@@ -46,6 +46,9 @@ pub struct Telemetry {
     source_events: Family<SourceLabels, Counter>,
     source_bytes: Family<SourceLabels, Counter>,
     checkpoint_saves: Family<SourceLabels, Counter>,
+    read_events: LaneCounter,
+    read_bytes: LaneCounter,
+    replayed: LaneCounter,
     snapshot_rows: Family<SourceLabels, Counter>,
     snapshot_bytes: Family<SourceLabels, Counter>,
     snapshot_chunks: Family<SourceLabels, Counter>,
@@ -61,7 +64,7 @@ pub struct Telemetry {
 }
 
 /// The figures of one source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SourceFigures {
     /// Events that entered the pipeline; those that come again after an aborted generation count again.
     pub events: Counter,
@@ -143,6 +146,20 @@ impl Default for Telemetry {
             Family::clone(&source_bytes),
         );
         registry.register("checkpoint_saves", "Checkpoints stored", Family::clone(&checkpoint_saves));
+        let read_events = counter(
+            &mut registry,
+            "journal_read_events",
+            "Events that were read from the journal for the destination",
+        );
+        let read_bytes = LaneCounter::default();
+        registry.register_with_unit(
+            "journal_read",
+            "Bytes of events that were read from the journal for the destination",
+            Unit::Bytes,
+            read_bytes.clone(),
+        );
+        let replayed =
+            counter(&mut registry, "replayed", "Records that replays have made durable at the destination");
         let (snapshot_rows, snapshot_bytes, snapshot_chunks) = Default::default();
         registry.register("snapshot_rows", "Rows that snapshots copied", Family::clone(&snapshot_rows));
         registry.register_with_unit(
@@ -180,6 +197,9 @@ impl Default for Telemetry {
             source_events,
             source_bytes,
             checkpoint_saves,
+            read_events,
+            read_bytes,
+            replayed,
             snapshot_rows,
             snapshot_bytes,
             snapshot_chunks,
@@ -204,6 +224,34 @@ impl Telemetry {
             events: self.source_events.get_or_create_owned(&labels),
             bytes: self.source_bytes.get_or_create_owned(&labels),
             saves: self.checkpoint_saves.get_or_create_owned(&labels),
+        }
+    }
+
+    /// The figures of what is read from a journal for one destination, made when they are first asked for.
+    pub fn reader(&self, source: &str, destination: &str) -> SourceFigures {
+        let labels = LaneLabels { source: source.to_owned(), destination: destination.to_owned() };
+        SourceFigures {
+            events: self.read_events.get_or_create_owned(&labels),
+            bytes: self.read_bytes.get_or_create_owned(&labels),
+            saves: Counter::default(),
+        }
+    }
+
+    /// The figures of the replays into one destination: only what they deliver is exported, so that what is new and what
+    /// comes again are not added up.
+    pub fn replay(&self, source: &str, destination: &str) -> LaneFigures {
+        let labels = LaneLabels { source: source.to_owned(), destination: destination.to_owned() };
+        LaneFigures {
+            delivered: self.replayed.get_or_create_owned(&labels),
+            filtered: Counter::default(),
+            dead_lettered: Counter::default(),
+            dropped: Counter::default(),
+            returned: Counter::default(),
+            retries: Counter::default(),
+            duration: durations(),
+            queue_bytes: Gauge::default(),
+            queue_records: Gauge::default(),
+            newest_delivered_micros: Arc::default(),
         }
     }
 

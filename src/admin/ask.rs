@@ -17,20 +17,30 @@ const ANSWER_BYTES: u64 = 16 << 20;
 
 /// Status code and body of `GET path` at `host:port`.
 pub async fn get(authority: &str, path: &str) -> io::Result<(u16, String)> {
-    ask(authority, format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\n\r\n")).await
+    ask(authority, format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\n\r\n"), ANSWER_LIMIT).await
 }
 
 /// Status code and body of `POST path` with JSON at `host:port`.
 pub async fn post(authority: &str, path: &str, json: &str) -> io::Result<(u16, String)> {
+    post_patiently(authority, path, json, ANSWER_LIMIT).await
+}
+
+/// The same, for what takes its time.
+pub async fn post_patiently(
+    authority: &str,
+    path: &str,
+    json: &str,
+    within: Duration,
+) -> io::Result<(u16, String)> {
     let request = format!(
         "POST {path} HTTP/1.0\r\nHost: {authority}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{json}",
         json.len()
     );
-    ask(authority, request).await
+    ask(authority, request, within).await
 }
 
-async fn ask(authority: &str, request: String) -> io::Result<(u16, String)> {
+async fn ask(authority: &str, request: String, within: Duration) -> io::Result<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(authority).await?;
         stream.write_all(request.as_bytes()).await?;
@@ -38,9 +48,9 @@ async fn ask(authority: &str, request: String) -> io::Result<(u16, String)> {
         stream.take(ANSWER_BYTES).read_to_string(&mut answer).await?;
         io::Result::Ok(answer)
     };
-    let answer = tokio::time::timeout(ANSWER_LIMIT, exchange)
+    let answer = tokio::time::timeout(within, exchange)
         .await
-        .map_err(|_| io::Error::other(format!("no answer within {ANSWER_LIMIT:?}")))??;
+        .map_err(|_| io::Error::other(format!("no answer within {within:?}")))??;
     parse(&answer).ok_or_else(|| io::Error::other("what answers there does not speak HTTP"))
 }
 

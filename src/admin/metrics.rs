@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use forebay_api::Measure;
 use tracing::warn;
 
-use super::{SourceStatus, Status};
+use super::{PipelineStatus, SourceStatus, Status};
 use crate::snapshot::TableState;
 use crate::telemetry::{SNAPSHOT_ROWS_LEFT, SNAPSHOT_TABLES};
 
@@ -40,14 +40,16 @@ impl Status {
                 .iter()
                 .try_for_each(|(labels, value)| writeln!(text, "forebay_{name}{{{labels}}} {value}"))
         };
+        let sources = self.sources();
         let of = |value: fn(&SourceStatus) -> Option<f64>| -> Vec<(String, f64)> {
             let labelled =
                 |source: &SourceStatus| Some((format!("source=\"{}\"", source.name), value(source)?));
-            self.sources.iter().filter_map(labelled).collect()
+            sources.iter().filter_map(labelled).collect()
         };
-        let mut up = of(|source| Some(f64::from(u8::from(source.reports.source.connected()))));
-        for source in &self.sources {
-            for lane in &source.destinations {
+        let mut up = of(|source| Some(f64::from(u8::from(source.connected()))));
+        for source in &*sources {
+            let replays = |pipeline: &&PipelineStatus| pipeline.key.matches('/').count() < 2;
+            for lane in source.pipelines().filter(replays).flat_map(|pipeline| &pipeline.lanes) {
                 let labels = format!("source=\"{}\",destination=\"{}\"", source.name, lane.name);
                 up.push((labels, f64::from(u8::from(lane.report.connected()))));
             }
@@ -59,9 +61,10 @@ impl Status {
             of(SourceStatus::checkpoint_age),
         )?;
         self.snapshot_gauges(&mut gauge)?;
+        self.journal_gauges(&mut gauge)?;
         for measure in Measure::ALL {
-            let samples = self.sources.iter().filter_map(|source| {
-                let value = *source.reports.source.measures().get(&measure)?;
+            let samples = sources.iter().filter_map(|source| {
+                let value = *source.intake.as_ref()?.reports.source.measures().get(&measure)?;
                 Some((format!("source=\"{}\"", source.name), value))
             });
             gauge(measure.name(), measure.help(), samples.collect())?;
@@ -83,9 +86,29 @@ impl Status {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats")]
+    fn journal_gauges(&self, gauge: &mut Gauge<'_>) -> std::fmt::Result {
+        let (mut bytes, mut most, mut behind, mut parked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for source in self.sources().iter() {
+            let Some(journal) = source.journal.as_ref().map(|journal| journal.0.status()) else { continue };
+            let labels = format!("source=\"{}\"", source.name);
+            bytes.extend(journal.bytes.map(|bytes| (labels.clone(), bytes as f64)));
+            most.extend(journal.max_bytes.map(|bytes| (labels.clone(), bytes as f64)));
+            for reader in &journal.readers {
+                let labels = format!("{labels},destination=\"{}\"", reader.name);
+                behind.extend(reader.behind.map(|bytes| (labels.clone(), bytes as f64)));
+                parked.push((labels, f64::from(u8::from(reader.parked))));
+            }
+        }
+        gauge("journal_bytes", "Bytes that the journal has on disk", bytes)?;
+        gauge("journal_max_bytes", "Bytes that the journal may have on disk", most)?;
+        gauge("journal_behind_bytes", "Bytes of the journal that the destination has yet to get", behind)?;
+        gauge("journal_parked", "Whether the destination was cut off by the journal to make room", parked)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats")]
     fn snapshot_gauges(&self, gauge: &mut Gauge<'_>) -> std::fmt::Result {
         let (mut tables, mut left) = (Vec::new(), Vec::new());
-        for source in &self.sources {
+        for source in self.sources().iter() {
             // nothing is known before the source was read first
             let Some(report) = source.snapshots.report() else { continue };
             for state in TableState::ALL {

@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Arc<Status>> {
 async fn list(State(status): State<Arc<Status>>) -> Response {
     let (vendor, name, version) = ENVELOPE_KEY;
     let mut schemas = vec![entry(None, vendor, name, version)];
-    for source in &status.sources {
+    for source in status.sources().iter() {
         let kept = match source.schemas.all().await {
             Ok(kept) => kept,
             Err(fault) => return failed(&fault),
@@ -46,7 +46,7 @@ async fn one(
     if (vendor.as_str(), name.as_str(), version.as_str()) == ENVELOPE_KEY {
         return schema(ENVELOPE.to_owned());
     }
-    for source in &status.sources {
+    for source in status.sources().iter() {
         let kept = match source.schemas.versions(&vendor, &name).await {
             Ok(kept) => kept,
             Err(fault) => return failed(&fault),
@@ -100,7 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_schema_that_is_kept_is_listed_and_served_under_the_path_that_is_listed() {
-        let status = Arc::new(healthy());
+        let status = Arc::new(healthy(1));
         let name = "public.a/b é";
         let kept = |version: &str| KeptSchema {
             version: version.parse().unwrap(),
@@ -110,7 +110,7 @@ mod tests {
         };
         let versions = [kept("1-0-0"), kept("1-0-1")];
         assert_eq!(versions[0].version, SchemaVersion::FIRST);
-        status.sources[0].schemas.keep("com.acme", name, &versions).await.unwrap();
+        status.sources()[0].schemas.keep("com.acme", name, &versions).await.unwrap();
         let (_, _, listed) = body(list(State(status.clone())).await).await;
         let paths: Vec<&str> =
             listed["schemas"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();

@@ -1,9 +1,6 @@
 //! `POST /snapshot`: what an operator commands, from `forebay snapshot` or from a script.
 //!
-//! The admin server has no password, and a condition is SQL that the source's role runs: so commands are taken from this
-//! machine only (in a container, from inside of it), wherever the server listens. And a page in a browser on this machine
-//! must not reach it: a browser names itself by `Origin` whenever it posts, and asks first before it posts JSON. Both are
-//! refused, also where the page's own name leads to this address.
+//! A condition is SQL that the source's role runs, so only who is on the daemon's machine may command: see `command`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +8,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::command::{admit, refused};
 use super::{Status, axum_json};
 use crate::snapshot::{Command, Refusal, SnapshotDesk};
 
@@ -52,33 +50,9 @@ async fn command(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if !peer.ip().to_canonical().is_loopback() {
-        let refusal = Refusal::not_now(
-            format!(
-                "commands are taken from the daemon's own machine, and this one comes from {}",
-                peer.ip()
-            ),
-            "run `forebay snapshot` there; in a container by `docker exec` or `kubectl exec`",
-        );
-        return refused(StatusCode::FORBIDDEN, &refusal);
-    }
-    if headers.contains_key(header::ORIGIN) {
-        let refusal = Refusal::wrong("a page in a browser commands nothing here", "use `forebay snapshot`");
-        return refused(StatusCode::FORBIDDEN, &refusal);
-    }
-    if !is_json(&headers) {
-        let refusal = Refusal::wrong("the content is not `application/json`", "use `forebay snapshot`");
-        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &refusal);
-    }
-    let request: Request = match serde_json::from_slice(&body) {
+    let request: Request = match admit(peer, &headers, &body, "forebay snapshot") {
         Ok(request) => request,
-        Err(error) => {
-            let refusal = Refusal::wrong(
-                format!("it is no command: {error}"),
-                "let the `forebay` that asks have the version of the daemon",
-            );
-            return refused(StatusCode::BAD_REQUEST, &refusal);
-        }
+        Err(answer) => return answer,
     };
     let desk = match desk(&status, request.source.as_deref()) {
         Ok(desk) => desk,
@@ -91,37 +65,27 @@ async fn command(
     }
 }
 
-fn desk<'s>(status: &'s Status, source: Option<&str>) -> Result<&'s SnapshotDesk, Refusal> {
-    let known =
-        || status.sources.iter().map(|source| format!("`{}`", source.name)).collect::<Vec<_>>().join(", ");
-    match source {
-        None if status.sources.len() == 1 => Ok(&status.sources[0].snapshots),
-        None => Err(Refusal::wrong(
+fn desk(status: &Status, source: Option<&str>) -> Result<Arc<SnapshotDesk>, Refusal> {
+    let sources = status.sources();
+    let known = || sources.iter().map(|source| format!("`{}`", source.name)).collect::<Vec<_>>().join(", ");
+    match (source, &*sources) {
+        (None, [only]) => Ok(only.snapshots.clone()),
+        (None, _) => Err(Refusal::wrong(
             "there are several sources",
             format!("name one of {} with `--source`", known()),
         )),
-        Some(name) => {
-            let source = status.sources.iter().find(|source| source.name == name);
+        (Some(name), _) => {
+            let source = sources.iter().find(|source| source.name == name);
             let error =
                 || Refusal::wrong(format!("there is no source `{name}`"), format!("name one of {}", known()));
-            source.map(|source| &*source.snapshots).ok_or_else(error)
+            source.map(|source| source.snapshots.clone()).ok_or_else(error)
         }
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let content = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = content.and_then(|content| content.split(';').next());
-    media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
-}
-
-fn refused(status: StatusCode, refusal: &Refusal) -> Response {
-    (status, axum_json(&json!(refusal))).into_response()
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderValue, header};
     use serde_json::Value;
 
     use super::super::tests::healthy;
@@ -154,35 +118,33 @@ mod tests {
     #[tokio::test]
     async fn commands_are_taken_from_this_machine_only() {
         for peer in ["10.0.0.7:5", "[2001:db8::1]:5", "[::ffff:10.0.0.7]:5"] {
-            let (code, said) = posted_from(peer, healthy(), &[JSON], PAUSE).await;
+            let (code, said) = posted_from(peer, healthy(1), &[JSON], PAUSE).await;
             assert_eq!((code, &said["wrong"]), (403, &json!(false)), "{said}");
         }
-        assert_eq!(posted_from("[::1]:5", healthy(), &[JSON], PAUSE).await.0, 409);
+        assert_eq!(posted_from("[::1]:5", healthy(1), &[JSON], PAUSE).await.0, 409);
     }
 
     #[tokio::test]
     async fn a_page_in_a_browser_is_refused_whatever_it_sends() {
         let origin = (header::ORIGIN, "http://127.0.0.1:9080");
-        assert_eq!(posted(healthy(), &[JSON, origin], PAUSE).await.0, 403);
+        assert_eq!(posted(healthy(1), &[JSON, origin], PAUSE).await.0, 403);
         for form in ["text/plain", "application/x-www-form-urlencoded", "text/plain; application/json"] {
-            assert_eq!(posted(healthy(), &[(header::CONTENT_TYPE, form)], PAUSE).await.0, 415);
+            assert_eq!(posted(healthy(1), &[(header::CONTENT_TYPE, form)], PAUSE).await.0, 415);
         }
-        assert_eq!(posted(healthy(), &[], PAUSE).await.0, 415);
+        assert_eq!(posted(healthy(1), &[], PAUSE).await.0, 415);
     }
 
     #[tokio::test]
     async fn what_is_no_command_or_is_of_no_source_is_refused_with_what_to_do() {
         for body in ["", "{}", r#"{"command":{"destroy":{}}}"#, r#"{"command":{"pause":{"tabel":"a"}}}"#] {
-            let (code, said) = posted(healthy(), &[JSON], body).await;
+            let (code, said) = posted(healthy(1), &[JSON], body).await;
             assert_eq!((code, &said["wrong"]), (400, &json!(true)), "{body}");
         }
-        let (code, said) = posted(healthy(), &[JSON], r#"{"source":"x","command":{"pause":{}}}"#).await;
+        let (code, said) = posted(healthy(1), &[JSON], r#"{"source":"x","command":{"pause":{}}}"#).await;
         assert_eq!((code, said["remedy"].as_str()), (404, Some("name one of `shop`")));
-        let mut two = healthy();
-        two.sources.extend(healthy().sources);
-        assert_eq!(posted(two, &[JSON], r#"{"command":{"pause":{}}}"#).await.0, 404);
+        assert_eq!(posted(healthy(2), &[JSON], r#"{"command":{"pause":{}}}"#).await.0, 404);
         // the one source is meant, and is not being read
-        let (code, said) = posted(healthy(), &[JSON], r#"{"command":{"pause":{}}}"#).await;
+        let (code, said) = posted(healthy(1), &[JSON], r#"{"command":{"pause":{}}}"#).await;
         assert_eq!((code, &said["wrong"]), (409, &json!(false)));
     }
 
@@ -191,7 +153,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let end = tokio_util::sync::CancellationToken::new();
-        let serving = tokio::spawn(crate::admin::serve(listener, Arc::new(healthy()), end.clone()));
+        let serving = tokio::spawn(crate::admin::serve(listener, Arc::new(healthy(1)), end.clone()));
         let filter = Some("name = 'é'".to_owned());
         let command = Command::Start { table: "public.*".to_owned(), filter };
         let request = serde_json::to_string(&Request { source: Some("shop".to_owned()), command }).unwrap();

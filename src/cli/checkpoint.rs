@@ -7,13 +7,13 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use clap::{Args, Subcommand};
 use forebay_api::registry::SourceEntry;
-use forebay_api::{Blame, Fault, Registry};
+use forebay_api::{Blame, Fault, Position, Registry};
 use serde_json::{Map, Value};
 
 use super::config_file::ConfigOption;
 use super::run::unknown_source;
 use super::server::Server;
-use super::status::Seen;
+use super::status::{Seen, SeenCheckpoint};
 use super::table::aligned;
 use super::{Failure, print};
 use crate::checkpoint::{Checkpoint as Stored, CheckpointStore, FileStore, Found};
@@ -56,7 +56,7 @@ struct Show {
 /// daemon must be stopped.
 #[derive(Debug, Args)]
 struct Set {
-    /// The source
+    /// The source, or `source/destination` behind a journal
     source: String,
     /// The position, in the form in which `checkpoint show` prints it
     position: String,
@@ -72,7 +72,7 @@ struct Set {
 /// The daemon must be stopped.
 #[derive(Debug, Args)]
 struct Reset {
-    /// The source; one that the configuration has no more, too
+    /// The source, or `source/destination` behind a journal; one that the configuration has no more, too
     source: String,
     #[command(flatten)]
     config: ConfigOption,
@@ -118,10 +118,13 @@ impl Set {
     async fn run(self) -> Result<(), Failure> {
         let registry = connectors::registry();
         let settings = load(&self.config, &registry)?;
-        let connector = connector_of(&self.source, &settings, &registry)?;
+        let read = match self.source.contains('/') {
+            true => of_reader,
+            false => connector_of(&self.source, &settings, &registry)?.position,
+        };
         let store = FileStore::open(&settings.data_dir)?;
         let before = store.load(&self.source).await?.map(|stored| stored.position);
-        let position = (connector.position)(&self.position, before.as_ref()).map_err(|why| {
+        let position = read(&self.position, before.as_ref()).map_err(|why| {
             let doing = format!("reading the position `{}` of `{}`", self.position, self.source);
             Fault::fatal(doing, Blame::Configuration, why)
         })?;
@@ -179,6 +182,14 @@ fn connector_of<'r>(
     Ok(&registry.sources()[entry.kind.as_str()])
 }
 
+/// A position in a journal, which is taken as it is: the journal refuses one that it has not.
+fn of_reader(text: &str, _: Option<&Position>) -> Result<Position, String> {
+    match serde_json::from_str::<Map<String, Value>>(text) {
+        Ok(_) => Ok(Position(text.to_owned().into())),
+        Err(_) => Err("it is not a position of a journal as `forebay checkpoint show` prints it".to_owned()),
+    }
+}
+
 /// The positions that the daemon which holds the checkpoints has stored.
 async fn of_daemon(settings: &Settings, held: Fault) -> Result<BTreeMap<String, String>, Fault> {
     let seen = Seen::of(&Server::of(settings)).await.map_err(|fault| {
@@ -187,9 +198,15 @@ async fn of_daemon(settings: &Settings, held: Fault) -> Result<BTreeMap<String, 
             "stop what has the checkpoints open, or set `admin.listen` to where the daemon listens",
         )
     })?;
-    let stored =
-        seen.sources.into_iter().filter_map(|source| Some((source.name, source.checkpoint.position()?)));
-    Ok(stored.collect())
+    let mut stored = BTreeMap::new();
+    for source in seen.sources {
+        for lane in source.destinations {
+            let position = lane.checkpoint.as_ref().and_then(SeenCheckpoint::position);
+            stored.extend(lane.pipeline.zip(position));
+        }
+        stored.extend(source.checkpoint.position().map(|position| (source.name, position)));
+    }
+    Ok(stored)
 }
 
 /// A position is opaque; where it is JSON, it is shown as such, as `/status` does.
@@ -198,7 +215,7 @@ fn as_json(position: String) -> Value {
 }
 
 /// Asks for a yes, on stderr, where somebody is there to give it.
-fn confirm(change: &str, yes: bool) -> Result<(), Failure> {
+pub(super) fn confirm(change: &str, yes: bool) -> Result<(), Failure> {
     let refused = |why: &str| {
         Fault::fatal(format!("confirming that {change}"), Blame::Configuration, why)
             .with_remedy("give `--yes` to have it done without being asked")

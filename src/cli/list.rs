@@ -11,8 +11,9 @@ pub(super) fn connectors() -> String {
     let sources: Vec<_> = registry.sources().iter().map(|(name, entry)| row(name, entry.about)).collect();
     let destinations: Vec<_> =
         registry.destinations().iter().map(|(name, entry)| row(name, entry.about)).collect();
+    let journals: Vec<_> = registry.journals().iter().map(|(name, entry)| row(name, entry.about)).collect();
     let formats: Vec<_> = Format::ALL.iter().map(|format| row(format.as_str(), format.about())).collect();
-    [("sources", sources), ("destinations", destinations), ("formats", formats)]
+    [("sources", sources), ("destinations", destinations), ("journals", journals), ("formats", formats)]
         .map(|(title, rows)| format!("{title}\n{}", aligned("  ", &rows)))
         .join("\n")
 }
@@ -29,10 +30,11 @@ pub(super) fn version() -> String {
         features.push("failpoints (for tests only)");
     }
     format!(
-        "{}\nsources: {}\ndestinations: {}\nformats: {}\nfeatures: {}",
+        "{}\nsources: {}\ndestinations: {}\njournals: {}\nformats: {}\nfeatures: {}",
         env!("CARGO_PKG_VERSION"),
         names(registry.sources().keys().copied().collect()),
         names(registry.destinations().keys().copied().collect()),
+        names(registry.journals().keys().copied().collect()),
         names(Format::ALL.map(Format::as_str).to_vec()),
         names(features),
     )

@@ -1,6 +1,7 @@
 //! The line of progress on a terminal: what flows, how far a copy is, and how far each destination is behind. Where
 //! there is no terminal, a line in the log says now and then how far a copy is.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -24,17 +25,17 @@ pub(super) async fn show(status: Arc<Status>, bar: ProgressBar) -> Infallible {
     if bar.is_hidden() {
         return log(&status).await;
     }
-    let mut before = vec![0; status.sources.len()];
+    let mut before = BTreeMap::new();
     let mut read = Instant::now();
     loop {
         tokio::time::sleep(EVERY).await;
         let seconds = read.elapsed().as_secs_f64();
         read = Instant::now();
         let mut line = String::new();
-        for (source, before) in status.sources.iter().zip(&mut before) {
-            let events = source.figures.events.get();
-            let rate = per_second(events.saturating_sub(*before), seconds);
-            *before = events;
+        for source in status.sources().iter() {
+            let events = source.events();
+            let earlier = before.insert(source.name.clone(), events).unwrap_or(0);
+            let rate = per_second(events.saturating_sub(earlier), seconds);
             if !line.is_empty() {
                 line.push_str(" │ ");
             }
@@ -49,7 +50,7 @@ pub(super) async fn show(status: Arc<Status>, bar: ProgressBar) -> Infallible {
 async fn log(status: &Status) -> Infallible {
     loop {
         tokio::time::sleep(LOG_EVERY).await;
-        for source in &status.sources {
+        for source in status.sources().iter() {
             let Some((SnapshotState::Copying, totals)) = source.snapshots.totals() else { continue };
             let tables = totals.copying.join(", ");
             let (rows, estimated_rows) = (totals.rows, totals.estimated_rows);
@@ -62,19 +63,14 @@ async fn log(status: &Status) -> Infallible {
 
 /// `shop 1,234/s, 56,789 events → files 0.0 s, lake 1.2 s behind`.
 fn of_source(source: &SourceStatus, rate: u64) -> String {
-    if !source.reports.source.connected() {
+    if !source.connected() {
         return format!("{}: not connected", source.name);
     }
     let mut text = match source.snapshots.totals() {
         Some((SnapshotState::Copying, totals)) => format!("{} {} →", source.name, snapshot::bar(&totals)),
-        _ => format!(
-            "{} {}/s, {} events →",
-            source.name,
-            HumanCount(rate),
-            HumanCount(source.figures.events.get())
-        ),
+        _ => format!("{} {}/s, {} events →", source.name, HumanCount(rate), HumanCount(source.events())),
     };
-    for (index, lane) in source.destinations.iter().enumerate() {
+    for (index, lane) in source.lanes().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         let written = if lane.report.connected() {
             write!(text, "{comma} {} {:.1} s behind", lane.name, lane.lag_seconds())

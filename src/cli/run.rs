@@ -11,7 +11,7 @@ use tracing::info;
 use super::config_file::{ConfigFile, is_under};
 use super::console::Console;
 use super::{Failure, progress};
-use crate::config::Settings;
+use crate::config::{self, Environment, Settings};
 use crate::connectors;
 use crate::daemon::{Daemon, Finished};
 use crate::format::Format;
@@ -64,7 +64,7 @@ impl Run {
         let registry = connectors::registry();
         if self.dry_run {
             let settings = self.config.load(&registry, |missing| is_under("destinations", missing))?;
-            return rehearse(settings, &registry, self.format).await;
+            return rehearse(settings, registry, self.format).await;
         }
         let settings = self.config.load(&registry, |_| false)?;
         info!(
@@ -75,8 +75,11 @@ impl Run {
             admin = %settings.admin.listen,
             "forebay starts"
         );
-        let daemon = Daemon::build(&settings, &registry)?;
-        until_ended(daemon, settings.shutdown.grace.as_duration(), console.show_progress()).await
+        let grace = settings.shutdown.grace.as_duration();
+        let path = self.config.path()?;
+        let reread = move || config::load(&path, &connectors::registry(), &Environment::of_process());
+        let daemon = Daemon::build(settings, registry, Some(Box::new(reread)))?;
+        until_ended(daemon, grace, console.show_progress()).await
     }
 }
 
@@ -90,7 +93,7 @@ impl Tail {
             }
         }
         settings.sources.retain(|source| self.source.is_empty() || self.source.contains(&source.name));
-        rehearse(settings, &registry, self.format).await
+        rehearse(settings, registry, self.format).await
     }
 }
 
@@ -105,7 +108,7 @@ pub(super) fn unknown_source(name: &str, settings: &Settings) -> Fault {
     .with_remedy(format!("name one of {}", known.join(", ")))
 }
 
-async fn rehearse(settings: Settings, registry: &Registry, format: Format) -> Result<Finished, Failure> {
+async fn rehearse(settings: Settings, registry: Registry, format: Format) -> Result<Finished, Failure> {
     let grace = settings.shutdown.grace.as_duration();
     let daemon = Daemon::rehearse(settings, registry, format)?;
     // events may be on the same terminal, so there is no line of progress

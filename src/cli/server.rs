@@ -1,6 +1,7 @@
 //! Which daemon a command asks: that of `--url`, else that of the configuration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use clap::Args;
 use forebay_api::{Blame, Fault};
@@ -61,6 +62,17 @@ impl Server {
     /// Status and what it says to JSON that is sent to a path.
     pub(super) async fn post(&self, path: &str, json: &str) -> Result<(u16, String), Fault> {
         let answer = ask::post(&self.authority, path, json).await;
+        answer.map_err(|error| Fault::retryable(self.asking(path), error).with_remedy(REMEDY))
+    }
+
+    /// The same, for what takes its time.
+    pub(super) async fn post_patiently(
+        &self,
+        path: &str,
+        json: &str,
+        within: Duration,
+    ) -> Result<(u16, String), Fault> {
+        let answer = ask::post_patiently(&self.authority, path, json, within).await;
         answer.map_err(|error| Fault::retryable(self.asking(path), error).with_remedy(REMEDY))
     }
 

@@ -75,7 +75,11 @@ pub(super) struct SeenSource {
     details: BTreeMap<String, String>,
     /// What is copied; `None` before it was connected first.
     pub(super) snapshot: Option<SnapshotReport>,
-    destinations: Vec<SeenDestination>,
+    /// Its journal; null where it has none.
+    #[serde(default)]
+    pub(super) journal: Value,
+    /// What its events go into.
+    pub(super) destinations: Vec<SeenDestination>,
 }
 
 /// What is stored of a source.
@@ -85,20 +89,27 @@ pub(super) struct SeenCheckpoint {
     age_seconds: Option<f64>,
 }
 
+/// One destination of a source, or a replay into one.
 #[derive(Debug, Deserialize)]
-struct SeenDestination {
+pub(super) struct SeenDestination {
     name: String,
+    /// The key of the pipeline that reads the journal for it.
+    pub(super) pipeline: Option<String>,
+    /// How far that is.
+    pub(super) checkpoint: Option<SeenCheckpoint>,
     #[serde(rename = "type")]
     kind: String,
     required: bool,
     connected: bool,
-    delivered: u64,
+    /// Records durable there.
+    pub(super) delivered: u64,
     dead_lettered: u64,
     dropped: u64,
     retries: u64,
     queue_records: i64,
     lag_seconds: f64,
-    details: BTreeMap<String, String>,
+    /// What it says of itself.
+    pub(super) details: BTreeMap<String, String>,
 }
 
 impl StatusOptions {
@@ -178,7 +189,7 @@ impl SeenSource {
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(self.destinations.iter().map(|destination| {
             let earlier = before.and_then(|before| {
-                before.destinations.iter().find(|earlier| earlier.name == destination.name)
+                before.destinations.iter().find(|earlier| earlier.shown() == destination.shown())
             });
             destination.row(earlier)
         }));
@@ -213,13 +224,19 @@ impl SeenCheckpoint {
 }
 
 impl SeenDestination {
+    /// Its name, with that of the replay if it is one.
+    fn shown(&self) -> &str {
+        let pipeline = self.pipeline.as_deref().and_then(|key| key.split_once('/'));
+        pipeline.map_or(self.name.as_str(), |(_, reader)| reader)
+    }
+
     fn row(&self, before: Option<&SeenDestination>) -> Vec<String> {
         let rate =
             per_second(since(self.delivered, before.map(|before| before.delivered)), RATE_OVER.as_secs_f64());
         let required = if self.required { "" } else { ", best effort" };
         let count = |value: u64| HumanCount(value).to_string();
         vec![
-            self.name.clone(),
+            self.shown().to_owned(),
             self.kind.clone(),
             format!("{}{required}", connected(self.connected)),
             count(self.delivered),
@@ -246,56 +263,41 @@ fn since(now: u64, before: Option<u64>) -> u64 {
 mod tests {
     use std::sync::Arc;
 
-    use forebay_api::{Budget, Position, Report};
-    use tokio::time::Instant;
+    use forebay_api::{Budget, Position};
 
     use super::*;
-    use crate::admin::{DestinationStatus, SourceStatus, Status};
-    use crate::pipeline::{PipelineReports, StoredAt};
-    use crate::telemetry::Telemetry;
+    use crate::admin::Status;
+    use crate::admin::tests::healthy_source;
+    use crate::config::Settings;
+    use crate::daemon::order::Orders;
+    use crate::pipeline::StoredAt;
 
     fn status() -> Status {
-        let telemetry = Arc::new(Telemetry::default());
-        let state = Arc::new(crate::state::MemoryState::default());
+        let settings =
+            Settings { name: "edge-1".into(), environment: "production".into(), ..Settings::default() };
+        let status = Status::new(&settings, Arc::default(), Orders::nowhere());
+        let mut source = healthy_source(&status.telemetry);
+        let intake = source.intake.as_mut().unwrap();
         let position = Position(r#"{"lsn":"0/16B3748"}"#.into());
-        Status {
-            name: "edge-1".to_owned(),
-            environment: "production".to_owned(),
-            started: Instant::now(),
-            budgets: vec![Budget::new(64 << 20)],
-            sources: vec![SourceStatus {
-                name: "shop".to_owned(),
-                kind: "postgres".to_owned(),
-                reports: PipelineReports::default(),
-                figures: telemetry.source("shop"),
-                stored: Arc::new(std::sync::Mutex::new(Some(StoredAt { position, at: None }))),
-                snapshots: Arc::new(crate::snapshot::SnapshotDesk::new(
-                    "shop",
-                    state.clone(),
-                    telemetry.snapshot("shop"),
-                )),
-                schemas: Arc::new(crate::schemas::SourceSchemas::new("shop", state)),
-                destinations: vec![DestinationStatus {
-                    name: "lake".to_owned(),
-                    kind: "kafka".to_owned(),
-                    required: false,
-                    report: Report::default(),
-                    figures: telemetry.lane("shop", "lake"),
-                }],
-            }],
-            telemetry,
-            ready_max_lag: None,
-        }
+        intake.stored = Arc::new(std::sync::Mutex::new(Some(StoredAt { position, at: None })));
+        intake.budget = Budget::new(64 << 20);
+        intake.reports.source.set_connected(false);
+        intake.lanes[0].required = false;
+        intake.lanes[0].report.set_connected(false);
+        status.show(vec![source]);
+        status
     }
 
     #[tokio::test]
     async fn the_table_shows_what_the_daemon_says_and_what_flowed_meanwhile() {
         let status = status();
         let look = || serde_json::from_value::<Seen>(status.to_json()).unwrap();
-        status.sources[0].figures.events.inc_by(1_000);
+        let sources = status.sources();
+        let intake = sources[0].intake.as_ref().unwrap();
+        intake.figures.events.inc_by(1_000);
         let before = look();
-        status.sources[0].figures.events.inc_by(2_345);
-        status.sources[0].destinations[0].figures.delivered.inc_by(1_200);
+        intake.figures.events.inc_by(2_345);
+        intake.lanes[0].figures.delivered.inc_by(1_200);
         insta::assert_snapshot!(look().table(&before), @r#"
         edge-1 (production), not ready, forebay 0.1.0, up 0 seconds, memory 0 B of 64.00 MiB
 

@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::document::{Document, Focus, child, dotted};
 use super::explain::suggest;
 use super::problem::Problem;
-use super::settings::{DestinationSettings, Limits, Settings};
+use super::settings::{DestinationSettings, Limits, Role, Settings};
+use crate::daemon::JOURNAL;
 
 /// Every rule that is broken. `complete` says whether all sources and destinations could be read: rules about all
 /// of them would otherwise speak of those that are only misspelt.
@@ -19,6 +20,7 @@ pub(super) fn broken(document: &Document, settings: &Settings, complete: bool) -
         problems.extend(sensible_retries(document, &at, destination));
         problems.extend(batch_within_memory(document, &at, destination, &settings.limits));
     }
+    problems.extend(journals_are_told_apart(document, settings));
     if complete {
         problems.extend(every_source_is_awaited(document, settings));
     }
@@ -40,6 +42,39 @@ fn known_sources(document: &Document, at: &str, destination: &DestinationSetting
             document.problem(&place, Focus::Value, format!("there is no source `{shown}`"), Some(help))
         })
         .collect()
+}
+
+/// In figures and in `/status` the journal of a source stands among its destinations. And a journal on a disk is one
+/// daemon's alone.
+fn journals_are_told_apart(document: &Document, settings: &Settings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let any = settings.sources.iter().any(|source| settings.journal_of(source).is_some());
+    if any && settings.destinations.iter().any(|destination| destination.name == JOURNAL) {
+        problems.push(document.problem(
+            &child("/destinations", JOURNAL),
+            Focus::Key,
+            format!("`{JOURNAL}` is how the journal of a source is called, so no destination may be"),
+            Some("give the destination another name".to_owned()),
+        ));
+    }
+    for source in &settings.sources {
+        let own = source.journal.is_some();
+        let at =
+            if own { format!("{}/journal", child("/sources", &source.name)) } else { "/journal".to_owned() };
+        let Some(journal) = settings.journal_of(source) else { continue };
+        if journal.role != Role::Both
+            && journal.kind == "disk"
+            && !problems.iter().any(|known: &Problem| known.path.starts_with(&at))
+        {
+            problems.push(document.problem(
+                &format!("{at}/role"),
+                Focus::Key,
+                "a journal on disk is one daemon's alone, so it does both".to_owned(),
+                Some("remove `role`, or take a journal of type `kafka`".to_owned()),
+            ));
+        }
+    }
+    problems
 }
 
 /// Globs are globs.

@@ -8,7 +8,7 @@ use forebay_api::Registry;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::settings::{DestinationSettings, Settings, SourceSettings};
+use super::settings::{DestinationSettings, JournalSettings, NO_JOURNAL, Settings, SourceSettings};
 
 /// Names of sources and destinations: they are in metrics, paths and names of environment variables.
 const NAME_PATTERN: &str = "^(?!.*__)[a-z][a-z0-9_-]{0,62}$";
@@ -21,11 +21,15 @@ pub fn schema(registry: &Registry) -> Value {
         registry.sources().iter().map(|(name, entry)| (*name, entry.about, &entry.schema)).collect();
     let destinations: Kinds =
         registry.destinations().iter().map(|(name, entry)| (*name, entry.about, &entry.schema)).collect();
+    let journals: Kinds =
+        registry.journals().iter().map(|(name, entry)| (*name, entry.about, &entry.schema)).collect();
     let mut properties = Map::new();
     for (key, value) in take_map(&mut core, "properties") {
-        if key == "limits" {
+        if key == "journal" {
             properties
                 .insert("sources".into(), section("source", "The databases that changes are read from."));
+        }
+        if key == "limits" {
             properties
                 .insert("destinations".into(), section("destination", "Where every event is delivered."));
         }
@@ -33,6 +37,10 @@ pub fn schema(registry: &Registry) -> Value {
     }
     define::<SourceSettings>("source", &sources, &mut definitions);
     define::<DestinationSettings>("destination", &destinations, &mut definitions);
+    if !journals.is_empty() {
+        define::<JournalSettings>("journal", &journals, &mut definitions);
+    }
+    definitions.insert("journal_choice".into(), journal_choice(&journals));
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of Forebay",
@@ -67,6 +75,18 @@ fn section(noun: &str, description: &str) -> Value {
         "propertyNames": {"title": "name", "pattern": NAME_PATTERN},
         "additionalProperties": {"$ref": format!("#/$defs/{noun}")},
     })
+}
+
+/// A kind of journal that needs no keys, or a mapping.
+fn journal_choice(kinds: &Kinds<'_>) -> Value {
+    let bare = |own: &Schema| own.get("required").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let words = kinds.iter().filter(|(.., own)| bare(own)).map(|(kind, ..)| *kind);
+    let words: Vec<&str> = std::iter::once(NO_JOURNAL).chain(words).collect();
+    let mut branches = vec![json!({"type": "string", "enum": words})];
+    if !kinds.is_empty() {
+        branches.push(json!({"$ref": "#/$defs/journal"}));
+    }
+    json!({"anyOf": branches})
 }
 
 /// Adds the definition of an entry (`source`) and of each of its kinds (`source.postgres`).

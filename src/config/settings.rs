@@ -9,10 +9,10 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use forebay_api::units::{ByteSize, Period};
-use forebay_api::{DestinationSetting, Op, SourceSetting};
+use forebay_api::{DestinationSetting, JournalSetting, Op, SourceSetting};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::memory;
 use crate::filter::Accept;
@@ -22,7 +22,7 @@ use crate::format::Format;
 const BEST_EFFORT_ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
 
 /// Everything that `forebay.yaml` says.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// This daemon's name, in the envelope, logs and metrics.
@@ -37,6 +37,12 @@ pub struct Settings {
     /// In the order of the file.
     #[serde(skip)]
     pub sources: Vec<SourceSettings>,
+    /// The durable log between a source and its destinations, for every source that says nothing else: `none`, or the
+    /// kind of journal, alone or with its keys. With one, a source is told that its events are safe when the journal has
+    /// them, and each destination reads the journal at its own pace. Default: none; the source waits for the slowest
+    /// required destination.
+    #[schemars(schema_with = "journal_schema")]
+    pub journal: JournalChoice,
     /// In the order of the file.
     #[serde(skip)]
     pub destinations: Vec<DestinationSettings>,
@@ -59,6 +65,7 @@ impl Default for Settings {
             environment: "development".to_owned(),
             data_dir: PathBuf::from("./data"),
             sources: Vec::new(),
+            journal: JournalChoice::default(),
             destinations: Vec::new(),
             limits: Limits::default(),
             admin: Admin::default(),
@@ -70,7 +77,7 @@ impl Default for Settings {
 }
 
 /// What all sources have beside their connector's own keys.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceSettings {
     /// Its key under `sources`.
@@ -85,6 +92,25 @@ pub struct SourceSettings {
     /// Vendor of the schemas of its events. Default: `local.` and the source's name.
     #[schemars(regex(pattern = r"^[a-zA-Z0-9_.-]{1,128}$"), example = "com.acme.shop")]
     pub vendor: Option<String>,
+    /// A journal for this source alone, in place of the one for all; `none` for none.
+    #[schemars(schema_with = "journal_schema")]
+    pub journal: Option<JournalChoice>,
+}
+
+impl Settings {
+    /// The journal of a source, if it has one.
+    pub fn journal_of<'s>(&'s self, source: &'s SourceSettings) -> Option<&'s JournalSettings> {
+        source.journal.as_ref().unwrap_or(&self.journal).0.as_ref()
+    }
+
+    /// What a journal is told beside its own keys.
+    pub fn journal_setting(&self, source: &SourceSettings) -> JournalSetting {
+        JournalSetting {
+            source: source.name.clone(),
+            instance: self.name.clone(),
+            data_dir: self.data_dir.clone(),
+        }
+    }
 }
 
 impl SourceSettings {
@@ -95,8 +121,74 @@ impl SourceSettings {
     }
 }
 
+/// `journal: none`, `journal: disk`, or a mapping with `type`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JournalChoice(pub Option<JournalSettings>);
+
+/// What all journals have beside their connector's own keys.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalSettings {
+    /// Its `type`.
+    #[serde(skip)]
+    pub kind: String,
+    /// The keys that only its connector knows.
+    #[serde(skip)]
+    pub own: OwnKeys,
+    /// What this daemon does with a journal that several daemons share.
+    pub role: Role,
+}
+
+/// What a daemon does with a journal that several daemons share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Role {
+    /// It reads the source into the journal and delivers what is in it.
+    #[default]
+    Both,
+    /// It reads the source; other daemons deliver.
+    Intake,
+    /// It delivers; other daemons read the source.
+    Delivery,
+}
+
+impl<'de> Deserialize<'de> for JournalChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<JournalChoice, D::Error> {
+        let mut own = match Value::deserialize(deserializer)? {
+            Value::Null => return Ok(JournalChoice(None)),
+            Value::String(kind) if kind == NO_JOURNAL => return Ok(JournalChoice(None)),
+            Value::String(kind) => {
+                let own = OwnKeys(Value::Object(Map::new()));
+                return Ok(JournalChoice(Some(JournalSettings { kind, own, ..JournalSettings::default() })));
+            }
+            Value::Object(own) => own,
+            _ => return Err(de::Error::custom("neither a kind of journal nor a mapping")),
+        };
+        let kind = match own.remove("type") {
+            Some(Value::String(kind)) => kind,
+            _ => return Err(de::Error::missing_field("type")),
+        };
+        let mut common = Map::new();
+        for key in super::schema::common_keys::<JournalSettings>() {
+            common.extend(own.remove(&key).map(|value| (key, value)));
+        }
+        let common: JournalSettings =
+            serde_json::from_value(Value::Object(common)).map_err(de::Error::custom)?;
+        Ok(JournalChoice(Some(JournalSettings { kind, own: OwnKeys(Value::Object(own)), ..common })))
+    }
+}
+
+/// The word for no journal.
+pub(super) const NO_JOURNAL: &str = "none";
+
+/// The choice is the same wherever it stands; the kinds of journals are added to the file's schema.
+fn journal_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"$ref": "#/$defs/journal_choice"})
+}
+
 /// What all destinations have beside their connector's own keys.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DestinationSettings {
     /// Its key under `destinations`.
@@ -164,7 +256,7 @@ impl DestinationSettings {
 }
 
 /// The keys that only a connector knows. They may hold secrets, so `Debug` does not show them.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct OwnKeys(pub Value);
 
 impl fmt::Debug for OwnKeys {
@@ -174,7 +266,7 @@ impl fmt::Debug for OwnKeys {
 }
 
 /// Conditions on where an event comes from. One that is not given always holds.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Where {
@@ -195,7 +287,7 @@ pub struct Where {
 
 /// How records are gathered before an attempt. A batch goes out when one of the bounds is reached, or when nothing
 /// more is queued and `age` is over.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct BatchSettings {
@@ -220,7 +312,7 @@ impl Default for BatchSettings {
 
 /// What happens after an attempt that failed: wait, each time twice as long, give or take some, and try what is
 /// still open again.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Retry {
@@ -240,7 +332,7 @@ impl Default for Retry {
 }
 
 /// How many records that a destination refused are kept.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct DeadLetterSettings {
@@ -255,7 +347,7 @@ impl Default for DeadLetterSettings {
 }
 
 /// Bounds of the whole process.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Limits {
@@ -272,7 +364,7 @@ impl Limits {
 }
 
 /// The server for health, metrics and status.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Admin {
@@ -294,7 +386,7 @@ impl Default for Admin {
 }
 
 /// How patient the start is.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Startup {
@@ -309,7 +401,7 @@ impl Default for Startup {
 }
 
 /// How patient the stop is.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Shutdown {
@@ -324,7 +416,7 @@ impl Default for Shutdown {
 }
 
 /// Where it is stored how far each source was delivered.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Checkpoints {

@@ -173,10 +173,9 @@ impl Joiner {
             self.carry = Some((queued, start));
             return true;
         }
-        let encoded = &queued.batch.encoded[self.format];
         let mut end = start;
         while end < queued.count && self.records < self.limits.records {
-            let bytes = encoded.get(queued.rows[end] as usize).len();
+            let bytes = queued.batch.record(queued.rows[end] as usize, self.format).size();
             if self.records > 0 && self.bytes + bytes > self.limits.bytes {
                 break;
             }

@@ -160,6 +160,11 @@ impl CheckpointStore for Kept {
         self.saved.lock().unwrap().insert(key.to_owned(), checkpoint.clone());
         Ok(())
     }
+
+    async fn forget(&self, key: &str) -> Result<(), Fault> {
+        self.saved.lock().unwrap().remove(key);
+        Ok(())
+    }
 }
 
 struct World {
@@ -193,7 +198,7 @@ impl World {
                 destination,
                 filter: Filter::default(),
                 dead_letters: Arc::new(DeadLetters::new(folder.path(), &name, 1 << 20)),
-                queue_bytes: 64 << 10,
+                courtesy: Budget::new(64 << 10),
                 figures: telemetry.lane("s", &name),
                 report: Report::default(),
             }
@@ -212,6 +217,8 @@ impl World {
             )),
             schemas: Arc::new(SourceSchemas::new("s", Arc::new(MemoryState::default()))),
             budget: Budget::new(1 << 20),
+            restream: None,
+            isolated: false,
             drain: Duration::from_secs(30),
             figures: telemetry.source("s"),
             reports: PipelineReports::default(),

@@ -17,12 +17,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The record of one row, as one lane's format writes it.
+    /// The record of one row, as one lane's format writes it; without a body where the pipeline writes no formats,
+    /// because a journal keeps chunks.
     pub fn record(&self, row: usize, format: usize) -> Record<'_> {
         Record {
             event: self.chunk.event(row),
             verdict: self.verdict(row),
-            body: self.encoded[format].get(row),
+            body: self.encoded.get(format).map_or(&[], |encoded| encoded.get(row)),
         }
     }
 
@@ -69,6 +70,16 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// How many bytes it is: those of its body, or of the event's parts where it has none.
+    pub fn size(self) -> usize {
+        if !self.body.is_empty() {
+            return self.body.len();
+        }
+        let row = self.event.row();
+        let parts = [row.id, row.key, row.before, row.payload, row.unchanged, row.contexts, row.extra];
+        parts.iter().map(|span| span.len as usize).sum()
+    }
+
     /// The event it was made of, for keys, ids and routing.
     pub fn event(self) -> Event<'a> {
         self.event

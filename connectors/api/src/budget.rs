@@ -16,7 +16,7 @@ pub struct Budget(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
     /// Held by the one taker that is next in line, so that a large one is not starved by small ones.
     line: Mutex<()>,
@@ -27,7 +27,7 @@ impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Budget {
         Budget(Arc::new(Shared {
-            limit,
+            limit: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             line: Mutex::new(()),
             freed: Notify::new(),
@@ -56,7 +56,8 @@ impl Budget {
     }
 
     fn take_now(&self, bytes: usize) -> Option<Permit> {
-        let fits = |used: usize| (used == 0 || used + bytes <= self.0.limit).then_some(used + bytes);
+        let limit = self.limit();
+        let fits = |used: usize| (used == 0 || used + bytes <= limit).then_some(used + bytes);
         self.0.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
         Some(Permit { budget: self.0.clone(), bytes })
     }
@@ -68,7 +69,13 @@ impl Budget {
 
     /// How much may be held.
     pub fn limit(&self) -> usize {
-        self.0.limit
+        self.0.limit.load(Ordering::Acquire)
+    }
+
+    /// Allows another number of bytes from now on: what is held beyond it is a debt.
+    pub fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Release);
+        self.0.freed.notify_one();
     }
 }
 
@@ -134,6 +141,16 @@ mod tests {
         let mut next = std::pin::pin!(budget.take(1));
         assert!(next.as_mut().now_or_never().is_none());
         drop(permit);
+        next.await;
+    }
+
+    #[tokio::test]
+    async fn a_limit_that_rises_lets_the_next_in() {
+        let budget = Budget::new(100);
+        let _held = budget.take(80).await;
+        let mut next = std::pin::pin!(budget.take(50));
+        assert!(next.as_mut().now_or_never().is_none());
+        budget.set_limit(130);
         next.await;
     }
 

@@ -5,6 +5,7 @@
 //! fast shutdown of the source is not held up is proven in `postgres_source/restart.rs`.
 
 mod faults;
+mod journal;
 mod outage;
 mod promises;
 mod steps;
@@ -121,6 +122,18 @@ fn assert_adds_up(status: &Value, names: &[&str]) {
         if lane["required"] == true {
             assert_eq!(lane["dropped"], 0, "a required destination drops nothing: {lane:#}");
         }
+    }
+}
+
+/// The same behind a journal, where each destination counts what was read for it.
+fn assert_adds_up_behind(status: &Value, names: &[&str]) {
+    assert_adds_up(status, &["journal"]);
+    for name in names {
+        let lane = lane(status, name);
+        let ends = ["delivered", "filtered", "dead_lettered", "dropped", "returned"];
+        let settled: u64 = ends.iter().map(|end| lane[end].as_u64().unwrap()).sum();
+        assert_eq!(lane["events"], settled, "{lane:#}");
+        assert_eq!(lane["dropped"], 0, "what a journal keeps is not dropped: {lane:#}");
     }
 }
 

@@ -42,6 +42,21 @@ const AGAIN: [(&str, u32); 19] = [
 /// The steps of a copy; `snapshot/kill.rs` takes them.
 const COPY: [&str; 4] = ["snapshot-read", "snapshot-watermark", "snapshot-sent", "snapshot-stored"];
 
+/// The steps of a journal on disk, with how often at most before the daemon dies there; `journal.rs` takes them.
+pub(super) const JOURNAL: [(&str, u32); 11] = [
+    ("journal-tail-settled", 1),
+    ("journal-frame-written", 20),
+    ("journal-before-sync", 20),
+    ("journal-synced", 20),
+    ("journal-acknowledged", 20),
+    ("journal-reader-sends", 20),
+    ("journal-segment-prepared", 1),
+    ("journal-segment-begun", 1),
+    ("journal-file-written", 1),
+    ("journal-file-renamed", 1),
+    ("journal-segment-deleted", 1),
+];
+
 /// How many seeds the long run has.
 const SEEDS: u64 = 20;
 
@@ -68,7 +83,9 @@ fn every_step_of_the_code_is_one_at_which_the_daemon_is_killed() {
         steps_below(&root.join(folder), &mut in_code);
     }
     let again = AGAIN.iter().map(|(step, _)| *step);
-    let listed: BTreeSet<String> = ONCE.into_iter().chain(again).chain(COPY).map(str::to_owned).collect();
+    let journal = JOURNAL.iter().map(|(step, _)| *step);
+    let listed: BTreeSet<String> =
+        ONCE.into_iter().chain(again).chain(COPY).chain(journal).map(str::to_owned).collect();
     assert_eq!(in_code, listed, "(in the code, in this list)");
 }
 
@@ -89,7 +106,7 @@ async fn refuse_some(copy: &Database) {
 }
 
 /// Starts the daemon, which dies when it reaches `step` for the `nth` time.
-async fn dies_at(daemon: &mut Daemon, step: &str, nth: u32) {
+pub(super) async fn dies_at(daemon: &mut Daemon, step: &str, nth: u32) {
     daemon.set_env("FOREBAY_STEP", &format!("{step}:{nth}"));
     daemon.spawn();
     let status = daemon.ended().await;
