@@ -22,6 +22,7 @@ pub fn registry() -> Registry {
     {
         registry.source::<forebay_kafka::KafkaSource>();
         registry.destination::<forebay_kafka::KafkaDestination>();
+        registry.journal::<forebay_kafka::KafkaJournal>();
     }
     #[cfg(feature = "file")]
     {

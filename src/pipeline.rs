@@ -9,7 +9,7 @@
 //! the lanes end, the checkpoint task saves what became settled and ends. A generation that does not drain within its
 //! bound is aborted; nothing it holds crosses into the next one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -153,7 +153,8 @@ impl Pipeline {
         };
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) =
             resume.clone().map(|position| StoredAt { position, at: None });
-        let mut generation = self.begin(resume, shutdown);
+        let shared = self.source.lock().await.is_shared();
+        let mut generation = self.begin(resume, shared, shutdown);
         let result = self.supervise(&mut generation, shutdown).await;
         generation.tasks.shutdown().await;
         let drained = self.close(&generation);
@@ -187,7 +188,7 @@ impl Pipeline {
     }
 
     /// Spawns every task, from the right to the left.
-    fn begin(&self, resume: Option<Position>, shutdown: &Shutdown) -> Generation {
+    fn begin(&self, resume: Option<Position>, shared: bool, shutdown: &Shutdown) -> Generation {
         let mut generation = Generation {
             ledger: Arc::default(),
             settled: Arc::default(),
@@ -199,7 +200,7 @@ impl Pipeline {
         };
         let (published, committed) = watch::channel(resume.clone());
         generation.tasks.spawn(self.checkpoint_task(&generation, published));
-        let ways = self.lanes.iter().map(|plan| self.spawn_lane(plan, &mut generation)).collect();
+        let ways = self.lanes.iter().map(|plan| self.spawn_lane(plan, shared, &mut generation)).collect();
         let (outlet, inlet) = Outlet::new(self.budget.clone(), generation.stop.clone());
         let stage = Stage {
             inlet,
@@ -230,7 +231,7 @@ impl Pipeline {
         generation
     }
 
-    fn spawn_lane(&self, plan: &LanePlan, generation: &mut Generation) -> Way {
+    fn spawn_lane(&self, plan: &LanePlan, shared: bool, generation: &mut Generation) -> Way {
         // Each queued send holds at least `MIN_WEIGHT` of its budget, so this bound is never what a lane waits for.
         let budget = if plan.settings.required { &self.budget } else { &plan.courtesy }.limit();
         let (queue, receiver) = mpsc::channel((budget / outlet::MIN_WEIGHT).max(1));
@@ -245,6 +246,8 @@ impl Pipeline {
             report: plan.report.clone(),
             draining: generation.stop.clone(),
             under_way: VecDeque::new(),
+            shared,
+            taken_over: HashSet::new(),
             buried: 0,
         };
         generation.tasks.spawn(async move { Task::Lane(lane.run().await) });

@@ -88,6 +88,23 @@ impl Topic {
         spawn_blocking(move || drop(producer)); // librdkafka joins its threads here
     }
 
+    /// Where the next message of each partition will stand.
+    pub async fn ends(&self) -> BTreeMap<i32, i64> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        let name = self.name.clone();
+        let ask = move || {
+            let consumer: BaseConsumer = config.create().expect("the configuration is right");
+            let metadata = consumer.fetch_metadata(Some(&name), METADATA_LIMIT).expect("the broker answers");
+            let end = |partition: i32| {
+                let found = consumer.fetch_watermarks(&name, partition, METADATA_LIMIT);
+                (partition, found.expect("the leader answers").1)
+            };
+            metadata.topics()[0].partitions().iter().map(|partition| end(partition.id())).collect()
+        };
+        spawn_blocking(ask).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
     /// What a consumer group has for each partition.
     pub async fn committed(&self, group: &str) -> BTreeMap<i32, i64> {
         let mut config = ClientConfig::new();

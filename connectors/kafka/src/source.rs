@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use self::cursors::Resumed;
 use self::entry::Intake;
-use self::session::{End, Generation, Plan, Session};
+use self::session::{End, Generation, Plan, Session, Sharing};
 
 /// How often a run that waits for the one before says that it turns.
 const TURN: Duration = Duration::from_secs(2);
@@ -105,6 +105,11 @@ impl Source for GroupReader {
         };
         (self.session, self.left) = (session, None);
         result
+    }
+
+    /// A partition moves between the members of its group; who reads alone shares nothing.
+    fn is_shared(&self) -> bool {
+        self.plan.sharing == Sharing::Group
     }
 }
 
