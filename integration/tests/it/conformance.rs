@@ -2,7 +2,7 @@
 
 mod file;
 mod kafka;
-
+mod kafka_journal;
 mod kafka_source;
 mod postgres;
 mod postgres_source;

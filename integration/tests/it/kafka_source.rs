@@ -8,7 +8,7 @@ mod start;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use forebay_integration::{Daemon, Draft, Kafka, Topic, unique};
+use forebay_integration::{Daemon, Database, Draft, Kafka, Postgres, Proxy, Topic, unique};
 use serde_json::Value;
 
 /// The daemon's program.
@@ -72,6 +72,26 @@ destinations:
             .collect();
         self.topic.write(partition, &drafts).await;
     }
+}
+
+/// A database, the way to it, and the destination that takes this way and waits for as long as it takes.
+async fn table_behind_a_proxy() -> (Database, Proxy, String) {
+    let server = Postgres::shared(15).await;
+    let copy = server.database("copy").await;
+    let line = Proxy::to(server.server.port()).await;
+    let url = copy.url().replace(&format!(":{}/", server.server.port()), &format!(":{}/", line.port()));
+    (copy, line, table(&url))
+}
+
+/// A destination of type `postgres`.
+fn table(url: &str) -> String {
+    format!("type: postgres\n    url: {url}\n    timeout: 10m")
+}
+
+/// How many partitions a daemon has.
+fn owned(status: &Value) -> u64 {
+    let text = status["sources"][0]["details"]["partitions"].as_str().unwrap_or("0");
+    text.parse().expect("a number")
 }
 
 /// The events that a daemon has written.

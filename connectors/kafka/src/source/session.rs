@@ -10,9 +10,11 @@
 //! The group is told only what the core has stored, only of partitions that are ours.
 
 mod connect;
+mod plan;
 mod progress;
 mod resume;
 
+pub(crate) use self::plan::{Begin, Plan, Sharing};
 pub(crate) use self::resume::ASK_WAIT;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,10 +35,8 @@ use tokio_util::sync::CancellationToken;
 use super::cursors::{Cursors, Resumed};
 use super::entry::{Entry, Intake, now_micros};
 use super::membership::{Membership, Rebalance};
-use super::options::Settings;
 use super::teller::Teller;
 use super::wrong;
-use crate::config::CreateTopics;
 
 /// How long one look for messages waits, and so how often the loop turns while there are none.
 const LOOK: Duration = Duration::from_millis(100);
@@ -52,46 +52,6 @@ const PROBE: Duration = Duration::from_secs(1);
 const PROBE_WAIT: Duration = Duration::from_millis(200);
 /// How many messages may be read in passing while a send waits, before polling stops to return them.
 const MAX_AHEAD: usize = 1024;
-
-/// What a session reads, the same in all its runs.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// What librdkafka is told.
-    pub(crate) settings: Settings,
-    /// The first part of the streams' names.
-    pub(crate) source: Arc<str>,
-    /// The consumer group.
-    pub(crate) group: String,
-    /// Names, or patterns that begin with `^`.
-    pub(crate) topics: Vec<String>,
-    /// Where a partition begins without any offset.
-    pub(crate) start: Begin,
-    /// Whether the work is shared.
-    pub(crate) sharing: Sharing,
-    /// Creates a topic that is missing, by a producer's settings. Absent, such a topic is an error.
-    pub(crate) create: Option<(Arc<crate::options::Settings>, CreateTopics)>,
-}
-
-/// Where a partition begins without any offset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Begin {
-    /// With the oldest message.
-    Earliest,
-    /// With what is written from now on.
-    Latest,
-    /// At these; a partition that is not among them is new and begins with its oldest message.
-    At(Cursors),
-}
-
-/// Whether the partitions are shared with others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Sharing {
-    /// With the members of the group, whose offsets are the checkpoint.
-    Group,
-    /// With nobody: all partitions, from the position that the core keeps; the group is only looked at. It ends where
-    /// each partition has reached what is said here, if anything is.
-    Alone(Option<Cursors>),
-}
 
 /// What one run works with.
 pub(crate) struct Generation {
@@ -212,6 +172,9 @@ impl Session {
         self.ahead.clear();
         self.intake.chunks();
         generation.report.detail("group", self.plan.group.clone());
+        if self.consumer.context().context.trouble().error.is_none() {
+            generation.report.set_connected(true);
+        }
         if self.plan.sharing != Sharing::Group {
             let partitions = self.all_partitions()?;
             return self.take_over(partitions, generation);
@@ -220,12 +183,20 @@ impl Session {
             return self.take_over(partitions, generation);
         }
         if self.owned.is_empty() {
+            generation.report.detail("partitions", "0");
             return Ok(());
         }
-        // What the generation before had stored is known; more of it will never be.
+        // What the generation before had stored, when it drained, is known by now; more of it will never be.
+        for (topic, partition, next) in generation.resume.cursors.iter() {
+            let is_ours = self.sent.get(topic, partition).is_some_and(|sent| next <= sent);
+            if is_ours && self.stored.get(topic, partition).is_none_or(|at| at < next) {
+                self.stored.set(topic, partition, next);
+            }
+        }
         self.tell_the_rest();
         (self.sent, self.stored) = (Cursors::default(), Cursors::default());
         if std::mem::take(&mut self.revoked) {
+            generation.report.detail("partitions", "0");
             self.give_back();
             return Ok(());
         }
@@ -422,21 +393,6 @@ impl Session {
         let all = self.streams.iter().flat_map(|(topic, all)| all.iter().map(move |(at, s)| (topic, at, s)));
         let mut found = all.filter(|(_, _, stream)| Arc::ptr_eq(stream, &chunk.stream));
         found.next().map(|(topic, partition, _)| (topic.clone(), *partition))
-    }
-}
-
-impl Sharing {
-    /// Whether a message is behind the end of what is wanted.
-    fn ends_before(&self, entry: &Entry<'_>) -> bool {
-        let Sharing::Alone(Some(until)) = self else { return false };
-        until.get(entry.topic, entry.partition).is_none_or(|end| entry.offset >= end)
-    }
-}
-
-impl Plan {
-    /// The topics that are no patterns.
-    pub(crate) fn named_topics(&self) -> impl Iterator<Item = &str> {
-        self.topics.iter().map(String::as_str).filter(|topic| !topic.starts_with('^'))
     }
 }
 

@@ -35,7 +35,11 @@ impl Session {
     /// Takes what the core has stored since, and tells the group of it: one commit at a time.
     pub(super) fn tell(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         self.hear(&mut generation.committed, &mut generation.closed)?;
-        self.heard_back()?;
+        if let Err(fault) = self.heard_back() {
+            // Whatever keeps the group from hearing us, it may give our partitions to others.
+            generation.abort.cancel();
+            return Err(fault);
+        }
         let new = self.untold();
         if let Some(teller) = &mut self.teller
             && !new.is_empty()

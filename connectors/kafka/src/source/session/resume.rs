@@ -39,6 +39,8 @@ impl Session {
             owned.set(topic, *partition, at);
         }
         self.consumer.assign(&owned.list()).map_err(|error| wrong::of("beginning to read", &error))?;
+        // What was paused when the last generation ended stays so otherwise.
+        self.consumer.resume(&owned.list()).map_err(|error| wrong::of("beginning to read", &error))?;
         self.waiting = None;
         self.ahead.clear();
         self.ended.clear();
