@@ -168,7 +168,14 @@ impl Status {
     pub fn not_ready(&self) -> Vec<String> {
         let mut why = self.stuck();
         for source in self.sources().iter() {
-            let Some(intake) = &source.intake else { continue };
+            let Some(intake) = &source.intake else {
+                // Another daemon reads the source; this one is of use while it reads the journal.
+                let unread = source.behind.iter().filter(|pipeline| !pipeline.reports.source.connected());
+                why.extend(
+                    unread.map(|pipeline| format!("the journal cannot be read for `{}`", pipeline.key)),
+                );
+                continue;
+            };
             let reports = &intake.reports;
             if !reports.source.connected() {
                 why.push(format!("source `{}` is not connected", source.name));

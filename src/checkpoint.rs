@@ -78,6 +78,9 @@ pub trait CheckpointStore: Send + Sync + 'static {
     /// Stores; durable when it returns.
     async fn save(&self, key: &str, checkpoint: &Checkpoint) -> Result<(), SaveError>;
 
+    /// Everything that is stored, by key.
+    fn all(&self) -> Result<BTreeMap<String, Checkpoint>, Fault>;
+
     /// Removes what is stored for a key whose pipeline is no more; durable when it returns.
     async fn forget(&self, key: &str) -> Result<(), Fault>;
 }
@@ -263,6 +266,10 @@ impl CheckpointStore for FileStore {
         .await
     }
 
+    fn all(&self) -> Result<BTreeMap<String, Checkpoint>, Fault> {
+        FileStore::all(self)
+    }
+
     async fn forget(&self, key: &str) -> Result<(), Fault> {
         let doing = format!("removing the checkpoint of `{key}`");
         let key = key.to_owned();
@@ -305,6 +312,10 @@ impl CheckpointStore for NothingStored {
 
     async fn save(&self, _: &str, _: &Checkpoint) -> Result<(), SaveError> {
         Ok(())
+    }
+
+    fn all(&self) -> Result<BTreeMap<String, Checkpoint>, Fault> {
+        Ok(BTreeMap::new())
     }
 
     async fn forget(&self, _: &str) -> Result<(), Fault> {

@@ -38,7 +38,7 @@ pub use expand::Environment;
 pub use problem::{ConfigError, Problem};
 pub use schema::schema;
 pub use settings::{
-    Admin, BatchSettings, CheckpointKind, Checkpoints, DeadLetterSettings, DestinationSettings,
+    Admin, BatchSettings, Beginning, CheckpointKind, Checkpoints, DeadLetterSettings, DestinationSettings,
     JournalChoice, JournalSettings, Limits, OwnKeys, Retry, Role, Settings, Shutdown, SourceSettings,
     Startup, Where,
 };

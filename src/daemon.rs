@@ -78,7 +78,7 @@ impl Daemon {
     pub fn build(settings: Settings, registry: Registry, reread: Option<Reread>) -> Result<Daemon, Fault> {
         let store = Arc::new(FileStore::open(&settings.data_dir)?);
         let parts = Parts::new(Arc::new(registry), (store.clone(), store), false);
-        nothing_left_behind(&settings, &parts.registry)?;
+        nothing_left_behind(&settings, &parts)?;
         let admin = Some(settings.admin.listen);
         let daemon = Daemon::assemble(settings, parts)?;
         Ok(Daemon { admin, reread, ..daemon })
@@ -110,7 +110,7 @@ impl Daemon {
             .collect::<Result<Vec<_>, Fault>>()?;
         let status = Arc::new(Status::new(&settings, parts.telemetry.clone(), sender));
         let seen: Vec<&PipelineStatus> = built.iter().map(|(_, built)| &built.status).collect();
-        parts::share_out(settings.limits.memory_budget().as_usize(), &seen);
+        parts::share_out(settings.limits.events_budget().as_usize(), &seen);
         status.show(sources(&settings, &mut parts, &seen));
         Ok(Daemon { settings, parts, built, status, orders, reread: None, admin: None })
     }
@@ -218,6 +218,8 @@ impl Running {
         }
         let fault = match ended {
             Ok(true) => return self.show(),
+            // What it has left is in the journal.
+            Ok(false) if !plan.is_intake() => return self.show(),
             Ok(false) => {
                 if self.result.is_ok() {
                     self.result = Ok(Finished::WorkLeft);
@@ -269,7 +271,7 @@ impl Running {
     /// What is seen from outside follows what runs, and so does the division of memory.
     fn show(&mut self) {
         let seen: Vec<&PipelineStatus> = self.crew.members().iter().map(|member| &member.status).collect();
-        parts::share_out(self.settings.limits.memory_budget().as_usize(), &seen);
+        parts::share_out(self.settings.limits.events_budget().as_usize(), &seen);
         self.status.show(sources(&self.settings, &mut self.parts, &seen));
     }
 
@@ -278,21 +280,22 @@ impl Running {
             Refusal::wrong(format!("`{source}` has no journal"), "look at `forebay status`")
         })?;
         let key = format!("{source}/{reader}");
-        let reads = plan::pipelines(&self.settings).iter().any(|plan| plan.key == key);
-        journal.forget(reader).await.map_err(refused)?;
-        // Its position means nothing any more. One that still reads begins anew.
         let ours = |plan: &PipelinePlan| plan.key == key;
         self.crew.stop(ours).await;
-        self.parts.store.forget(&key).await.map_err(refused)?;
+        // Its position means nothing any more, and is removed first: a place without one begins anew.
+        let forgotten = match self.parts.store.forget(&key).await {
+            Ok(()) => journal.forget(reader).await,
+            Err(fault) => Err(fault),
+        };
         let mut done = format!("the journal of `{source}` keeps nothing for `{reader}` any more");
-        if reads {
-            let plan = plan::pipelines(&self.settings).into_iter().find(ours).expect("it was just there");
+        if let Some(plan) = plan::pipelines(&self.settings).into_iter().find(ours) {
             let built = self.parts.build(&plan, &self.settings).map_err(refused)?;
             let startup = self.settings.startup.wait.as_duration();
             self.crew.start(plan, built, startup, &self.shutdown);
             done += "; it begins anew with the oldest entry";
         }
         self.show();
+        forgotten.map_err(refused)?;
         info!(source, reader, "{done}");
         Ok(serde_json::json!({"done": done}))
     }
@@ -323,10 +326,17 @@ fn sources(settings: &Settings, parts: &mut Parts, pipelines: &[&PipelineStatus]
 
 /// A source that runs without its journal leaves what is in it: its checkpoint is beyond that, so nobody would read it
 /// again.
-fn nothing_left_behind(settings: &Settings, registry: &Registry) -> Result<(), Fault> {
+fn nothing_left_behind(settings: &Settings, parts: &Parts) -> Result<(), Fault> {
+    let stored = parts.store.all()?;
     for source in settings.sources.iter().filter(|source| settings.journal_of(source).is_none()) {
-        for entry in registry.journals().values() {
-            let Some(left) = (entry.left_behind)(&settings.journal_setting(source))? else { continue };
+        let prefix = format!("{}/", source.name);
+        let readers = stored.iter().filter_map(|(key, checkpoint)| {
+            Some((key.strip_prefix(&prefix)?.to_owned(), checkpoint.position.clone()))
+        });
+        let readers = readers.collect();
+        for entry in parts.registry.journals().values() {
+            let setting = settings.journal_setting(source);
+            let Some(left) = (entry.left_behind)(&setting, &readers)? else { continue };
             return Err(Fault::fatal(
                 format!("starting `{}` without its journal", source.name),
                 Blame::Configuration,

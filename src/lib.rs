@@ -25,6 +25,10 @@
 //! 9. When everything before it is settled too, the position leaves the ledger and is stored ([`checkpoint`]).
 //! 10. The stored position is published, and the source confirms it upstream.
 //!
+//! With a journal (`forebay_journal`, `forebay_kafka`) that happens twice: from the source into the journal, a destination
+//! of its pipeline, and from there, a source of another pipeline for each destination. [`daemon`] plans pipelines from the
+//! configuration; nothing in between knows of journals.
+//!
 //! A row that was there before the stream takes the same way: [`snapshot`] decides which tables are copied and keeps how
 //! far each is, the source reads them by chunks (`forebay_postgres::source`, `snapshot`) and gives each chunk its place
 //! in the stream, at the first stop.

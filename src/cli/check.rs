@@ -13,7 +13,7 @@ use super::server::Server;
 use super::status::Seen;
 use super::{Failure, print};
 use crate::checkpoint::{FileStore, Found};
-use crate::config::{self, Environment, Settings};
+use crate::config::{self, Environment, Role, Settings};
 use crate::connectors;
 
 /// A server that has not said within this how it is will keep the daemon waiting too.
@@ -167,20 +167,33 @@ fn writable(folder: &Path) -> Finding {
 
 /// Every source and destination, all at once, in the order of the configuration.
 async fn servers(settings: &Settings, registry: &Registry) -> Vec<Section> {
-    let sources = join_all(settings.sources.iter().map(async |source| {
+    let role = |source| settings.journal_of(source).map_or(Role::Both, |journal| journal.role);
+    // What another daemon reads, or delivers to, is looked at there.
+    let read = settings.sources.iter().filter(|source| role(source) != Role::Delivery);
+    let sources = join_all(read.map(async |source| {
         let entry = &registry.sources()[source.kind.as_str()];
         let setting = source.setting(false);
         let findings = within_limit((entry.check)(source.own.0.clone(), &setting)).await;
         Section { title: format!("source {} ({})", source.name, source.kind), findings }
     }));
-    let destinations = join_all(settings.destinations.iter().map(async |destination| {
+    let delivers = settings.sources.iter().any(|source| role(source) != Role::Intake);
+    let written = settings.destinations.iter().filter(|_| delivers);
+    let destinations = join_all(written.map(async |destination| {
         let entry = &registry.destinations()[destination.kind.as_str()];
         let setting = destination.setting(settings);
         let findings = within_limit((entry.check)(destination.own.0.clone(), &setting)).await;
         Section { title: format!("destination {} ({})", destination.name, destination.kind), findings }
     }));
-    let (sources, destinations) = tokio::join!(sources, destinations);
-    sources.into_iter().chain(destinations).collect()
+    let with_journal =
+        settings.sources.iter().filter_map(|source| Some((source, settings.journal_of(source)?)));
+    let journals = join_all(with_journal.map(async |(source, journal)| {
+        let entry = &registry.journals()[journal.kind.as_str()];
+        let setting = settings.journal_setting(source);
+        let findings = within_limit((entry.check)(journal.own.0.clone(), &setting)).await;
+        Section { title: format!("journal of {} ({})", source.name, journal.kind), findings }
+    }));
+    let (sources, journals, destinations) = tokio::join!(sources, journals, destinations);
+    sources.into_iter().chain(journals).chain(destinations).collect()
 }
 
 async fn within_limit(look: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {

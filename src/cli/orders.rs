@@ -9,11 +9,14 @@ use indicatif::{HumanBytes, HumanCount};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::config_file::ConfigOption;
 use super::console::Console;
+use super::run::unknown_source;
 use super::server::{Server, ServerOption};
 use super::status::Seen;
 use super::table::aligned;
 use super::{Failure, print};
+use crate::connectors;
 use crate::daemon::Wanted;
 use crate::daemon::order::{Order, ReplayOrder};
 use crate::filter::Window;
@@ -107,7 +110,8 @@ enum ReplayAct {
 #[command(after_help = "\
 Examples:
   forebay journal status
-  forebay journal forget --source shop lake      for a destination that is gone, or that was parked")]
+  forebay journal forget --source shop lake      for a destination that is gone, or that was parked
+  forebay journal salvage shop                   for a journal that is refused because of damage")]
 pub(super) struct Journal {
     #[command(subcommand)]
     act: JournalAct,
@@ -122,6 +126,19 @@ enum JournalAct {
         json: bool,
         #[command(flatten)]
         server: ServerOption,
+    },
+    /// Put damaged entries of a journal aside, so that what is left can be read
+    ///
+    /// For a journal that is refused because of damage. The daemon must be stopped. The damaged bytes are kept in a file;
+    /// what they held is lost to destinations that had not read it, and is named.
+    Salvage {
+        /// The source
+        source: String,
+        #[command(flatten)]
+        config: ConfigOption,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Keep nothing for a reader any more
     ///
@@ -213,6 +230,7 @@ impl Journal {
     pub(super) async fn run(self) -> Result<(), Failure> {
         match self.act {
             JournalAct::Status { json, server } => show(&server.server()?, json).await,
+            JournalAct::Salvage { source, config, yes } => salvage(&source, &config, yes),
             JournalAct::Forget { reader, source, server, yes } => {
                 let change = format!("what the journal of `{source}` keeps for `{reader}` is given up");
                 super::checkpoint::confirm(&change, yes)?;
@@ -221,6 +239,28 @@ impl Journal {
             }
         }
     }
+}
+
+/// Puts damaged entries aside, where no daemon has the journal.
+fn salvage(source: &str, config: &ConfigOption, yes: bool) -> Result<(), Failure> {
+    let registry = connectors::registry();
+    let settings = match config.load_if_any(&registry)? {
+        Some(settings) => settings,
+        None => return Err(config.path().expect_err("no file was found")),
+    };
+    let found = settings.sources.iter().find(|known| known.name == source);
+    let found = found.ok_or_else(|| unknown_source(source, &settings))?;
+    let journal = settings.journal_of(found).ok_or_else(|| {
+        let doing = format!("salvaging the journal of `{source}`");
+        Fault::fatal(doing, Blame::Configuration, "the configuration gives it none")
+    })?;
+    let change = format!("what cannot be read in the journal of `{source}` is put aside and lost to it");
+    super::checkpoint::confirm(&change, yes)?;
+    let places = (registry.journals()[journal.kind.as_str()].salvage)(&settings.journal_setting(found))?;
+    if places.is_empty() {
+        return print("nothing in it is damaged\n");
+    }
+    print(&(places.join("\n") + "\n"))
 }
 
 /// Has the daemon do something; what it says was done.

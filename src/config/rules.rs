@@ -123,12 +123,12 @@ fn batch_within_memory(
     destination: &DestinationSettings,
     limits: &Limits,
 ) -> Option<Problem> {
-    let (bytes, budget) = (destination.batch.bytes, limits.memory_budget());
+    let (bytes, budget) = (destination.batch.bytes, limits.events_budget());
     (bytes > budget).then(|| {
         document.problem(
             &format!("{at}/batch/bytes"),
             Focus::Value,
-            format!("a batch of {bytes} is larger than the memory for all events, {budget}"),
+            format!("a batch of {bytes} is larger than the memory for events on their way, {budget}"),
             Some("make `batch.bytes` smaller or `limits.memory` larger".to_owned()),
         )
     })

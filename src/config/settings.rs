@@ -21,6 +21,9 @@ use crate::format::Format;
 /// Attempts of a best-effort destination, unless the configuration says otherwise.
 const BEST_EFFORT_ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
 
+/// What the program takes without any event: measured some 15 MiB, and threads that are at work.
+const PROGRAM: ByteSize = ByteSize::mib(24);
+
 /// Everything that `forebay.yaml` says.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -210,6 +213,8 @@ pub struct DestinationSettings {
     pub filter: Where,
     /// What its records look like.
     pub format: Format,
+    /// Where it begins behind a journal when it is new: with the oldest entry, or with what comes from then on.
+    pub start: Beginning,
     /// How records are gathered before an attempt.
     pub batch: BatchSettings,
     /// How long one attempt may take. Default: 30s; none where an attempt cannot be taken back (Kafka).
@@ -230,6 +235,7 @@ impl Default for DestinationSettings {
             accept: Accept::All,
             filter: Where::default(),
             format: Format::Forebay,
+            start: Beginning::Oldest,
             batch: BatchSettings::default(),
             timeout: None,
             retry: Retry::default(),
@@ -253,6 +259,18 @@ impl DestinationSettings {
     pub fn attempts(&self) -> Option<NonZeroU32> {
         if self.required { None } else { Some(self.retry.attempts.unwrap_or(BEST_EFFORT_ATTEMPTS)) }
     }
+}
+
+/// Where a destination begins that a journal has not seen before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Beginning {
+    /// With the oldest entry there is.
+    #[default]
+    Oldest,
+    /// With what is written from then on.
+    Newest,
 }
 
 /// The keys that only a connector knows. They may hold secrets, so `Debug` does not show them.
@@ -351,8 +369,9 @@ impl Default for DeadLetterSettings {
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct Limits {
-    /// All events between sources and destinations together. Default: a quarter of the container's memory (or the
-    /// machine's), within 64MiB and 1GiB.
+    /// The memory of the whole process, one for all sources and destinations: events on their way, the copies that clients
+    /// of servers make of them, and the program itself. Only a single value that is larger passes beyond it, alone.
+    /// Default: a quarter of the container's memory (or the machine's), within 64MiB and 1GiB.
     pub memory: Option<ByteSize>,
 }
 
@@ -360,6 +379,13 @@ impl Limits {
     /// The budget, from here or from what the container has.
     pub fn memory_budget(&self) -> ByteSize {
         self.memory.unwrap_or_else(memory::default_budget)
+    }
+
+    /// What of it events in queues may take: half of what the program itself leaves. The other half is for what is made
+    /// of them on the way: what is being read and decoded, batches, and the copies of destinations' clients.
+    pub fn events_budget(&self) -> ByteSize {
+        let whole = self.memory_budget().get();
+        ByteSize::bytes((whole.saturating_sub(PROGRAM.get()) / 2).max(whole / 4))
     }
 }
 

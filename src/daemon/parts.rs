@@ -16,7 +16,7 @@ use forebay_api::{
 use super::plan::{JOURNAL, PipelinePlan, Reads, Writes};
 use crate::admin::{DestinationStatus, PipelineStatus};
 use crate::checkpoint::CheckpointStore;
-use crate::config::{DestinationSettings, JournalSettings, Settings, SourceSettings};
+use crate::config::{Beginning, DestinationSettings, JournalSettings, Settings, SourceSettings};
 use crate::dead_letters::DeadLetters;
 use crate::filter::Filter;
 use crate::format::Format;
@@ -33,6 +33,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The memory of a pipeline in shares; each of its best-effort lanes has one share besides.
 const PIPELINE_SHARES: usize = 4;
+
+/// What reads a journal stops where it is: what is on its way may arrive, and the rest is in the journal.
+const READER_DRAIN: Duration = Duration::from_secs(5);
 
 /// What goes into a journal at once: as much as waits, so that one sync serves all.
 const JOURNAL_BATCH: BatchLimits = BatchLimits { records: 100_000, bytes: 4 << 20, age: Duration::ZERO };
@@ -204,7 +207,10 @@ impl Parts {
                 Reads::Source | Reads::Journal(_) => None,
             },
             isolated: !plan.is_intake(),
-            drain: settings.shutdown.grace.as_duration(),
+            drain: match plan.is_intake() {
+                true => settings.shutdown.grace.as_duration(),
+                false => settings.shutdown.grace.as_duration().min(READER_DRAIN),
+            },
             figures,
             reports,
             stored,
@@ -221,7 +227,10 @@ impl Parts {
                 let setting = ReaderSetting {
                     name: destination.name.as_str().into(),
                     required: destination.required,
-                    start: Start::Oldest,
+                    start: match destination.start {
+                        Beginning::Oldest => Start::Oldest,
+                        Beginning::Newest => Start::Newest,
+                    },
                     until: None,
                 };
                 Ok(self.journal_for(plan, journal, settings)?.reader(setting))

@@ -16,7 +16,7 @@ impl Running {
             return Err(Refusal::wrong("a dry run reads its configuration once", "start it again"));
         };
         let settings = reread().map_err(|error| {
-            Refusal::wrong(error.to_string(), "mend the configuration; what ran before runs on")
+            Refusal::wrong(error.render(false), "mend the configuration; what ran before runs on")
         })?;
         let fixed = needs_a_restart(&self.settings, &settings);
         if !fixed.is_empty() {
@@ -25,7 +25,7 @@ impl Running {
                 "restart the daemon, or take that change back",
             ));
         }
-        super::nothing_left_behind(&settings, &self.parts.registry).map_err(refused)?;
+        super::nothing_left_behind(&settings, &self.parts).map_err(refused)?;
         let plans = self.plans(&settings);
         let runs = |plan: &PipelinePlan| self.crew.members().iter().any(|member| member.plan == *plan);
         let fresh: Vec<PipelinePlan> = plans.iter().filter(|plan| !runs(plan)).cloned().collect();

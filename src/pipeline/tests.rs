@@ -161,6 +161,10 @@ impl CheckpointStore for Kept {
         Ok(())
     }
 
+    fn all(&self) -> Result<BTreeMap<String, Checkpoint>, Fault> {
+        Ok(self.saved.lock().unwrap().clone())
+    }
+
     async fn forget(&self, key: &str) -> Result<(), Fault> {
         self.saved.lock().unwrap().remove(key);
         Ok(())

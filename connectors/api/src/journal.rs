@@ -9,6 +9,7 @@
 //! format, so what comes out of a reader has the ids that it would have had without a journal. What is below
 //! [`Destination::held`] of the writer is in it already.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::destination::Destination;
-use crate::fault::Fault;
+use crate::fault::{Blame, Fault};
 use crate::mark::Position;
 use crate::registry::{Finding, Mistake};
 use crate::source::Source;
@@ -138,9 +139,21 @@ pub trait JournalConnector: 'static {
     async fn check(config: Self::Config, setting: &JournalSetting) -> Vec<Finding>;
 
     /// What a journal of this kind would leave behind if the source ran without it from now on: one sentence for the
-    /// operator, when readers have not read all. Where nothing is left, or nobody can know, `None`.
-    fn left_behind(setting: &JournalSetting) -> Result<Option<String>, Fault> {
-        let _ = setting;
+    /// operator, when readers have not read all. Where nothing is left, or nobody can know, `None`. `stored` are the
+    /// positions of readers that the core has, by their names.
+    fn left_behind(
+        setting: &JournalSetting,
+        stored: &BTreeMap<String, Position>,
+    ) -> Result<Option<String>, Fault> {
+        let _ = (setting, stored);
         Ok(None)
+    }
+
+    /// Puts damaged entries aside, so that what is left can be read; a sentence for each place that was damaged. Nobody
+    /// may have the journal open. Only an operator asks for this: what the entries held is lost to the journal.
+    fn salvage(setting: &JournalSetting) -> Result<Vec<String>, Fault> {
+        let doing = format!("salvaging the journal of `{}`", setting.source);
+        let error = format!("a journal of type `{}` is in no files of this daemon", Self::TYPE);
+        Err(Fault::fatal(doing, Blame::Configuration, error))
     }
 }

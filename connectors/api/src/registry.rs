@@ -230,7 +230,9 @@ pub struct JournalEntry {
     /// See [`JournalConnector::check`].
     pub check: for<'a> fn(Value, &'a JournalSetting) -> BoxFuture<'a, Vec<Finding>>,
     /// See [`JournalConnector::left_behind`].
-    pub left_behind: fn(&JournalSetting) -> Result<Option<String>, Fault>,
+    pub left_behind: fn(&JournalSetting, &BTreeMap<String, Position>) -> Result<Option<String>, Fault>,
+    /// See [`JournalConnector::salvage`].
+    pub salvage: fn(&JournalSetting) -> Result<Vec<String>, Fault>,
 }
 
 impl Registry {
@@ -303,6 +305,7 @@ impl Registry {
                 })
             },
             left_behind: C::left_behind,
+            salvage: C::salvage,
         };
         let known = self.journals.insert(C::TYPE, entry);
         assert!(known.is_none(), "two journals of type `{}`", C::TYPE);

@@ -144,6 +144,6 @@ impl Cursor {
     }
 
     fn doing(&self) -> String {
-        format!("reading the journal of `{}` for `{}`", self.store.source, self.name)
+        self.store.reading(&self.name)
     }
 }

@@ -215,7 +215,7 @@ pub(crate) fn not_understood(doing: String, bytes: &[u8], known: u32, error: ser
 /// What is wrong with a file of another format.
 pub(crate) fn newer(doing: String, version: u32, known: u32) -> Fault {
     let error = format!("it has version {version}, and this version of forebay knows {known}");
-    Fault::fatal(doing, Blame::Configuration, error)
+    Fault::fatal(doing, Blame::Outside, error)
         .with_remedy("run the version of forebay that wrote it, or a newer one")
 }
 

@@ -110,6 +110,25 @@ impl Frame {
         }
     }
 
+    /// A gap of `length` bytes with its header, the rest of them zeros.
+    pub(crate) fn gap(at: u64, length: u64) -> Frame {
+        let body = length - HEADER as u64;
+        let mut hasher = crc32fast::Hasher::new();
+        let zeros = [0; 4096];
+        let mut left = body;
+        while left > 0 {
+            let piece = usize::try_from(left).map_or(zeros.len(), |left| left.min(zeros.len()));
+            hasher.update(&zeros[..piece]);
+            left -= piece as u64;
+        }
+        Frame {
+            body: u32::try_from(body)
+                .expect("it takes the place of entries in one segment, of 4 GiB at most"),
+            body_crc: hasher.finalize(),
+            ..Frame::bare(Kind::Gap, at, at, b"")
+        }
+    }
+
     /// Writes the header.
     pub(crate) fn write(&self, header: &mut [u8; HEADER]) {
         let mut out = Vec::with_capacity(HEADER);

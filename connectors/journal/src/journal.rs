@@ -1,5 +1,9 @@
 //! The journal on disk: [`DiskJournal`].
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -35,6 +39,9 @@ pub(crate) struct Opener {
     turn: tokio::sync::Mutex<()>,
     /// Why it could not be opened.
     trouble: Mutex<Option<String>>,
+    /// Readers that were built before it was opened: they get their places then, before any of them lets something be
+    /// deleted.
+    awaited: Mutex<Vec<ReaderSetting>>,
 }
 
 /// An open journal.
@@ -44,6 +51,21 @@ pub(crate) struct Opened {
     pub(crate) store: Arc<Store>,
     /// What the destination uses.
     pub(crate) writer: Writer,
+}
+
+impl DiskJournal {
+    /// Touches nothing.
+    pub(crate) fn new(config: DiskConfig, setting: JournalSetting) -> DiskJournal {
+        let opener = Opener {
+            config,
+            setting,
+            opened: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            trouble: Mutex::default(),
+            awaited: Mutex::default(),
+        };
+        DiskJournal { opener: Arc::new(opener) }
+    }
 }
 
 impl Opener {
@@ -62,14 +84,19 @@ impl Opener {
         }
         let (config, setting) = (self.config, self.setting.clone());
         let doing = format!("opening the journal of `{}`", self.setting.source);
+        let awaited = std::mem::take(&mut *self.awaited.lock().unwrap_or_else(PoisonError::into_inner));
+        let again = awaited.clone();
         let opened = blocking(&doing, move || {
             let log = Log::open(config, &setting)?;
+            log.store().await_readers(&awaited)?;
             Ok(Opened { store: log.store().clone(), writer: Writer::start(log)? })
         });
         let opened = opened.await.map(Arc::new);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
             opened.as_ref().err().map(ToString::to_string);
-        let opened = opened?;
+        let opened = opened.inspect_err(|_| {
+            self.awaited.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
+        })?;
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         Ok(opened)
     }
@@ -92,6 +119,9 @@ impl Journal for DiskJournal {
     }
 
     fn reader(&self, setting: ReaderSetting) -> Box<dyn Source> {
+        if self.opener.current().is_none() {
+            self.opener.awaited.lock().unwrap_or_else(PoisonError::into_inner).push(setting.clone());
+        }
         Box::new(JournalReader::new(self.opener.clone(), setting))
     }
 
@@ -140,14 +170,7 @@ impl JournalConnector for DiskJournal {
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        let opener = Opener {
-            config,
-            setting: setting.clone(),
-            opened: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-            trouble: Mutex::default(),
-        };
-        Ok(Arc::new(DiskJournal { opener: Arc::new(opener) }))
+        Ok(Arc::new(DiskJournal::new(config, setting.clone())))
     }
 
     async fn check(_: DiskConfig, setting: &JournalSetting) -> Vec<Finding> {
@@ -165,18 +188,26 @@ impl JournalConnector for DiskJournal {
         }
     }
 
-    fn left_behind(setting: &JournalSetting) -> Result<Option<String>, Fault> {
+    fn left_behind(
+        setting: &JournalSetting,
+        stored: &BTreeMap<String, Position>,
+    ) -> Result<Option<String>, Fault> {
         let folder = Folder::of(setting);
         if !folder.has_journal()? {
             return Ok(None);
         }
-        folder.identity(&setting.source)?;
+        let identity = folder.identity(&setting.source)?;
         let readers = Readers::load(&folder)?;
-        let end = locate::end_on_disk(&folder, setting, Store::highest_place(&readers))?;
+        let end = locate::events_end_on_disk(&folder, setting, Store::highest_place(&readers))?;
+        // A place is what is surely read; the position that is stored is as far or further.
+        let read = |name: &str, place: u64| {
+            let stored = stored.get(name).and_then(|position| position::read(identity, position).ok());
+            stored.unwrap_or(place).max(place)
+        };
         let behind: Vec<String> = readers
             .all()
-            .filter(|(_, place)| !place.parked && place.at < end)
-            .map(|(name, place)| format!("`{name}` ({} bytes)", end - place.at))
+            .filter(|(name, place)| !place.parked && read(name, place.at) < end)
+            .map(|(name, place)| format!("`{name}` ({} bytes)", end - read(name, place.at)))
             .collect();
         Ok((!behind.is_empty()).then(|| {
             format!(
@@ -185,6 +216,11 @@ impl JournalConnector for DiskJournal {
                 behind.join(", ")
             )
         }))
+    }
+
+    fn salvage(setting: &JournalSetting) -> Result<Vec<String>, Fault> {
+        let gaps = crate::salvage::salvage(setting)?;
+        Ok(gaps.into_iter().map(|gap| gap.to_string()).collect())
     }
 }
 

@@ -40,9 +40,13 @@ mod position;
 mod reader;
 mod readers;
 mod recovery;
+#[cfg(test)]
+mod rig;
+mod salvage;
 mod segment;
 mod store;
 mod writer;
 
 pub use config::{DiskConfig, Full};
 pub use journal::DiskJournal;
+pub use salvage::{Gap, salvage};

@@ -6,7 +6,7 @@ use forebay_api::{Fault, JournalSetting, Since};
 
 use crate::fault::judge;
 use crate::folder::Folder;
-use crate::frame::Frame;
+use crate::frame::{Frame, Kind};
 use crate::frames::{Frames, Unread};
 use crate::head::Head;
 use crate::recovery::{damaged_until, recover};
@@ -46,12 +46,30 @@ pub(crate) fn locate(store: &Arc<Store>, since: &Since) -> Result<u64, Fault> {
     }
 }
 
-/// The end of a journal that is not open here. Changes nothing.
-pub(crate) fn end_on_disk(folder: &Folder, setting: &JournalSetting, proven: u64) -> Result<u64, Fault> {
+/// Where the last events of a journal end that is not open here. Changes nothing.
+pub(crate) fn events_end_on_disk(
+    folder: &Folder,
+    setting: &JournalSetting,
+    proven: u64,
+) -> Result<u64, Fault> {
     let identity = folder.identity(&setting.source)?;
     let Some(base) = folder.bases()?.last().copied() else { return Ok(proven) };
     let path = folder.file(&Segment::name(base));
     let segment = Segment::open(path.clone(), base, identity)
         .map_err(|refused| crate::log::not_ours(&path, &setting.source, refused))?;
-    Ok(recover(&Arc::new(segment), &setting.source, proven)?.at)
+    let segment = Arc::new(segment);
+    let end = recover(&segment, &setting.source, proven)?.at;
+    let mut frames = Frames::new(segment.clone(), base, end);
+    let mut events_end = base;
+    loop {
+        match frames.next() {
+            Ok(Some((frame, _))) if frame.kind == Kind::Seal => {}
+            Ok(Some((frame, _))) => events_end = frame.end(),
+            Ok(None) => return Ok(events_end),
+            Err(Unread::NoFrame(at)) => return Err(damaged_until(&segment, &setting.source, at, end)),
+            Err(Unread::Io(error)) => {
+                return Err(judge(format!("reading `{}`", segment.path.display()), error));
+            }
+        }
+    }
 }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use forebay_api::{
-    Blame, Chunk, Fault, Measure, ReaderSetting, Source, SourceContext, Start, StreamId, step,
-};
+use forebay_api::{Blame, Chunk, Fault, Measure, ReaderSetting, Source, SourceContext, StreamId, step};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -44,15 +42,8 @@ impl Source for JournalReader {
         let doing = run.doing();
         let until = self.setting.until.as_ref().map(|until| store.address(until, &doing)).transpose()?;
         let resume = run.context.resume.as_ref().map(|resume| store.address(resume, &doing)).transpose()?;
-        let (setting, place_in, why) = (self.setting.clone(), store.clone(), doing.clone());
-        let (at, _running) = blocking(&doing, move || {
-            place_in.place(&setting.name, setting.required, resume, || match &setting.start {
-                Start::Oldest => Ok(place_in.oldest()),
-                Start::Newest => Ok(*place_in.durable.borrow()),
-                Start::At(position) => place_in.address(position, &why),
-            })
-        })
-        .await?;
+        let (setting, place_in) = (self.setting.clone(), store.clone());
+        let (at, _running) = blocking(&doing, move || place_in.place(&setting, resume)).await?;
         run.context.report.set_connected(true);
         let ended = run.read(Cursor::new(store, self.setting.name.clone(), at, until)).await;
         run.context.report.set_connected(ended.is_ok());
@@ -69,7 +60,7 @@ struct Run {
 
 impl Run {
     fn doing(&self) -> String {
-        format!("reading the journal of `{}` for `{}`", self.store.source, self.name)
+        self.store.reading(&self.name)
     }
 
     /// Sends what there is, then waits for more. While some chunks are sent, the next are read.
@@ -108,11 +99,13 @@ impl Run {
     /// Waits until there is something behind `at`; `false` when the run ends before.
     async fn more(&self, at: u64, durable: &mut watch::Receiver<u64>) -> Result<bool, Fault> {
         let mut idle = Instant::now();
+        let (mut committed, mut closed) = (self.context.committed.clone(), false);
         while *durable.borrow_and_update() <= at {
             tokio::select! {
                 // The store has the sender.
                 _ = durable.changed() => {}
                 () = self.context.stop.cancelled() => return Ok(false),
+                changed = committed.changed(), if !closed => closed = changed.is_err(),
                 () = tokio::time::sleep(TURN) => {}
             }
             self.turn().await?;

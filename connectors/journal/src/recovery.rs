@@ -72,7 +72,7 @@ pub(crate) fn recover(segment: &Arc<Segment>, source: &str, proven: u64) -> Resu
 }
 
 /// The address behind the last byte at or behind `from` that is not zero; `from` if there is none.
-fn last_byte(segment: &Segment, from: u64) -> std::io::Result<u64> {
+pub(crate) fn last_byte(segment: &Segment, from: u64) -> std::io::Result<u64> {
     let zeros = vec![0; AHEAD];
     let mut bytes = vec![0; AHEAD];
     let (mut at, mut last) = (from, from);

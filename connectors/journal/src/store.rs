@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use forebay_api::{Blame, Fault, JournalStatus, Position, ReaderStatus, step};
+use forebay_api::{Blame, Fault, JournalStatus, Position, ReaderSetting, ReaderStatus, Start, step};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -156,8 +156,8 @@ impl Store {
             .is_some_and(|next| next.base <= lowest && expired(next.head.received, retain))
     }
 
-    /// Deletes the segments that everybody has read: all of them when it is `urgent`, else those that are older than
-    /// what is retained. Gives how many.
+    /// Deletes segments that everybody has read: the oldest one when it is `urgent`, else all that are older than what is
+    /// retained. Gives how many.
     pub(crate) fn release(&self, urgent: bool) -> Result<usize, Fault> {
         let mut readers = lock(&self.readers);
         let lowest = match readers.lowest() {
@@ -186,6 +186,9 @@ impl Store {
             step!("journal-segment-deleted");
             self.folder.sync().map_err(|error| judge(doing(), error))?;
             released += 1;
+            if urgent {
+                return Ok(released);
+            }
         }
     }
 
@@ -205,34 +208,58 @@ impl Store {
         Ok(!parked.is_empty())
     }
 
-    /// Gives a reader its place: where it resumes, else the place that it has, else `start`. Durable when this returns.
+    /// Gives a reader its place: where it resumes, else the place that it has, else where it begins. Durable when this returns.
     pub(crate) fn place(
         self: &Arc<Store>,
-        name: &Arc<str>,
-        required: bool,
+        setting: &ReaderSetting,
         resume: Option<u64>,
-        start: impl FnOnce() -> Result<u64, Fault>,
     ) -> Result<(u64, Running), Fault> {
-        let doing = || format!("reading the journal of `{}` for `{name}`", self.source);
+        let (name, doing) = (&setting.name, self.reading(&setting.name));
         if !lock(&self.running).insert(name.to_string()) {
-            return Err(Fault::fatal(doing(), Blame::Defect, "it is read under this name already"));
+            return Err(Fault::fatal(doing, Blame::Defect, "it is read under this name already"));
         }
         let running = Running { store: self.clone(), name: name.clone() };
         let mut readers = lock(&self.readers);
         let known = readers.get(name);
         if known.is_some_and(|place| place.parked) {
-            return Err(parked(&doing()));
+            return Err(parked(&doing));
         }
         let at = match (resume, known) {
             (Some(at), _) => at,
             (None, Some(place)) => place.at,
-            (None, None) => start()?,
+            (None, None) => self.start(setting)?,
         };
         // Under the lock of the places, so that nothing is deleted meanwhile.
-        self.exists(at, &doing())?;
-        readers.set(name, Place { at, required, parked: false })?;
+        self.exists(at, &doing)?;
+        readers.set(name, Place { at, required: setting.required, parked: false })?;
         readers.store(&self.folder)?;
         Ok((at, running))
+    }
+
+    /// Gives readers that have no place yet the one where they will begin.
+    pub(crate) fn await_readers(&self, settings: &[ReaderSetting]) -> Result<(), Fault> {
+        let mut readers = lock(&self.readers);
+        for setting in settings {
+            // Where the start is none of this journal, the reader says so when it runs.
+            let start = self.start(setting).ok().filter(|at| self.find(*at).is_some());
+            let Some(at) = start.filter(|_| readers.get(&setting.name).is_none()) else { continue };
+            readers.set(&setting.name, Place { at, required: setting.required, parked: false })?;
+        }
+        readers.store(&self.folder)
+    }
+
+    /// Where a reader begins that has no position yet.
+    fn start(&self, setting: &ReaderSetting) -> Result<u64, Fault> {
+        match &setting.start {
+            Start::Oldest => Ok(self.oldest()),
+            Start::Newest => Ok(*self.durable.borrow()),
+            Start::At(position) => self.address(position, &self.reading(&setting.name)),
+        }
+    }
+
+    /// What a reader does.
+    pub(crate) fn reading(&self, name: &str) -> String {
+        format!("reading the journal of `{}` for `{name}`", self.source)
     }
 
     /// Refuses an address that cannot be read.
@@ -264,10 +291,10 @@ impl Store {
     pub(crate) fn cut_off(&self, name: &str) -> Option<Fault> {
         match lock(&self.readers).get(name) {
             Some(Place { parked: false, .. }) => None,
-            Some(_) => Some(parked(&format!("reading the journal of `{}` for `{name}`", self.source))),
+            Some(_) => Some(parked(&self.reading(name))),
             None => Some(
                 Fault::fatal(
-                    format!("reading the journal of `{}` for `{name}`", self.source),
+                    self.reading(name),
                     Blame::Outside,
                     "its place in the journal was given up while it ran",
                 )

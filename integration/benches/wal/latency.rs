@@ -41,6 +41,7 @@ struct Key {
 
 /// All times, sorted.
 pub(crate) struct Latency {
+    setup: Setup,
     since_answer: Vec<Duration>,
     since_sent: Vec<Duration>,
     /// Commits a second that were really made.
@@ -52,14 +53,43 @@ pub(crate) struct Latency {
     load: String,
 }
 
+/// What is between the database and the broker, and beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// Nothing.
+    Direct,
+    /// A journal on disk.
+    Journal,
+    /// A journal, and another required destination that cannot be reached.
+    JournalBesideDead,
+}
+
+impl Setup {
+    pub(crate) const ALL: [Setup; 3] = [Setup::Direct, Setup::Journal, Setup::JournalBesideDead];
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Setup::Direct => "without a journal",
+            Setup::Journal => "behind a journal",
+            Setup::JournalBesideDead => "behind a journal, beside a destination that is away",
+        })
+    }
+}
+
 /// Measures for so many seconds.
-pub(crate) async fn measure(programs: &Programs, kafka: &Kafka, seconds: u32) -> Latency {
+pub(crate) async fn measure(programs: &Programs, kafka: &Kafka, seconds: u32, setup: Setup) -> Latency {
     let (server, database) = workload::empty().await;
     let topic = kafka.topic("latency", 1).await;
     let slot = unique("latency");
-    let destination = into_topic(kafka, topic.name());
-    let mut daemon =
-        Daemon::new(&programs.forebay, &configuration(programs, database.url(), &slot, &destination));
+    let mut destinations = format!("  out: {}\n", into_topic(kafka, topic.name()));
+    if setup == Setup::JournalBesideDead {
+        destinations += "  away: {type: postgres, url: \"postgres://postgres@127.0.0.1:1/away\"}\n";
+    }
+    let top = if setup == Setup::Direct { "" } else { "journal: disk\n" };
+    let configuration = configuration(programs, database.url(), &slot, (top, &destinations));
+    let mut daemon = Daemon::new(&programs.forebay, &configuration);
     daemon.start().await;
     daemon.wait_until("ready", |status| status["ready"] == true).await;
     let count = WARM_UP + seconds as usize * RATE as usize;
@@ -83,7 +113,15 @@ pub(crate) async fn measure(programs: &Programs, kafka: &Kafka, seconds: u32) ->
         counted().map(|(committed, received)| received.saturating_duration_since(committed.sent)).collect();
     since_answer.sort();
     since_sent.sort();
-    Latency { since_answer, since_sent, rate: count as f64 / took, cores: used / took, memory, load: load() }
+    Latency {
+        setup,
+        since_answer,
+        since_sent,
+        rate: count as f64 / took,
+        cores: used / took,
+        memory,
+        load: load(),
+    }
 }
 
 /// Commits one row after the other, on time; when each was sent and answered.
@@ -134,7 +172,8 @@ impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "commit to Kafka consumer: {:.0} commits/s, {} changes; the daemon used {:.2} of a core, peak {:.0} MiB (load {})",
+            "commit to Kafka consumer {}: {:.0} commits/s, {} changes; the daemon used {:.2} of a core, peak {:.0} MiB (load {})",
+            self.setup,
             self.rate,
             self.since_answer.len(),
             self.cores,

@@ -27,6 +27,7 @@ use clap::{Parser, ValueEnum};
 use forebay_integration::bench::{self, UNAVAILABLE};
 use forebay_integration::{Broker, Kafka};
 
+use latency::Setup;
 use readers::{Kind, Programs};
 use report::Table;
 use workload::{Shape, Wal};
@@ -67,7 +68,7 @@ enum Part {
     Large,
     /// One row per transaction.
     Single,
-    /// From a commit to a Kafka consumer.
+    /// From a commit to a Kafka consumer: direct, behind a journal, and there beside a destination that is away.
     Latency,
 }
 
@@ -112,8 +113,10 @@ async fn main() -> ExitCode {
         }
     }
     if let Some(kafka) = kafka.as_ref().filter(|_| options.wants(Part::Latency)) {
-        let measured = latency::measure(&programs, kafka, options.seconds).await;
-        println!("\n{measured}");
+        for setup in Setup::ALL {
+            let measured = latency::measure(&programs, kafka, options.seconds, setup).await;
+            println!("\n{measured}");
+        }
     }
     ExitCode::SUCCESS
 }

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Blackhole,
     /// Lines of JSON, each batch synced.
     Ndjson,
+    /// The same behind a journal on the same disk.
+    Journal,
     /// A broker on the same machine, acknowledged by it.
     Kafka,
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Kind {
         f.pad(match self {
             Kind::Blackhole => "blackhole",
             Kind::Ndjson => "NDJSON, fdatasync",
+            Kind::Journal => "journal → NDJSON",
             Kind::Kafka => "Kafka, acks=all",
         })
     }
@@ -149,14 +152,16 @@ pub(crate) async fn ceiling(programs: &Programs, wal: &Wal) -> Run {
 /// Forebay, from a slot that it has never seen to the last change durable in its destination.
 pub(crate) async fn forebay(programs: &Programs, wal: &Wal, kind: Kind, kafka: Option<&Kafka>) -> Run {
     let slot = wal.slot().await;
-    let destination = destination(kind, kafka).await;
-    let mut daemon =
-        Daemon::new(&programs.forebay, &configuration(programs, wal.database.url(), &slot, &destination));
+    let destinations = format!("  out: {}\n", destination(kind, kafka).await);
+    let top = if kind == Kind::Journal { "journal: disk\n" } else { "" };
+    let configuration = configuration(programs, wal.database.url(), &slot, (top, &destinations));
+    let mut daemon = Daemon::new(&programs.forebay, &configuration);
     let mut watch = Watch::begin(slot);
     daemon.start().await;
     let all = f64::from(wal.changes + SCHEMAS);
     loop {
-        let delivered = daemon.metric("forebay_delivered_total", &[]).await.unwrap_or(0.0);
+        let delivered =
+            daemon.metric("forebay_delivered_total", &[("destination", "out")]).await.unwrap_or(0.0);
         assert!(delivered <= all, "{delivered} events were delivered of {all}");
         if delivered == all {
             break;
@@ -178,7 +183,7 @@ pub(crate) async fn forebay(programs: &Programs, wal: &Wal, kind: Kind, kafka: O
     assert_eq!(daemon.stop().await, 0, "the daemon does not stop in order:\n{}", daemon.stderr());
     drop_slot(&wal.database, &watch.slot).await;
     let mut run = watch.end(last, usage, memory);
-    if kind == Kind::Ndjson {
+    if matches!(kind, Kind::Ndjson | Kind::Journal) {
         run.event_bytes = Some(average_line(&daemon.path(FILE), u64::from(wal.changes + SCHEMAS)));
     }
     run
@@ -191,7 +196,7 @@ const FILE: &str = "out.ndjson";
 async fn destination(kind: Kind, kafka: Option<&Kafka>) -> String {
     match kind {
         Kind::Blackhole => "{type: blackhole}".to_owned(),
-        Kind::Ndjson => format!("{{type: file, path: {FILE}, fsync: batch}}"),
+        Kind::Ndjson | Kind::Journal => format!("{{type: file, path: {FILE}, fsync: batch}}"),
         Kind::Kafka => {
             let kafka = kafka.expect("a broker was started for this");
             into_topic(kafka, kafka.topic("wal", 1).await.name())
@@ -205,11 +210,18 @@ pub(crate) fn into_topic(kafka: &Kafka, topic: &str) -> String {
 }
 
 /// A whole configuration. There is no heartbeat: each would add to the WAL that the next reader reads.
-pub(crate) fn configuration(programs: &Programs, url: &str, slot: &str, destination: &str) -> String {
+///
+/// `top` are lines at its top, `destinations` a line for each.
+pub(crate) fn configuration(
+    programs: &Programs,
+    url: &str,
+    slot: &str,
+    (top, destinations): (&str, &str),
+) -> String {
     let limits =
         programs.memory.as_ref().map_or(String::new(), |memory| format!("limits: {{memory: {memory}}}\n"));
     format!(
-        "{limits}sources:
+        "{limits}{top}sources:
   bench:
     type: postgres
     url: {url}
@@ -220,7 +232,6 @@ pub(crate) fn configuration(programs: &Programs, url: &str, slot: &str, destinat
     snapshot: never
     heartbeat: 0s
 destinations:
-  out: {destination}
-"
+{destinations}"
     )
 }

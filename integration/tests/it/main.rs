@@ -9,6 +9,7 @@ mod cli;
 mod conformance;
 mod demo;
 mod init;
+mod journal;
 mod kafka;
 mod kafka_source;
 mod postgres_destination;

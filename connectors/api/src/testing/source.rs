@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
+pub use self::beside::{NothingToCopy, SchemasInMemory};
 use super::{Check, Exceptions, Outcome};
 use crate::chunk::Event;
 use crate::mark::Position;

@@ -11,7 +11,8 @@ use crate::schema::{KeptSchema, Schemas};
 use crate::snapshot::{SnapshotPlan, SnapshotReader, Snapshots, Table};
 
 /// A core that copies nothing.
-pub(super) struct NothingToCopy;
+#[derive(Debug)]
+pub struct NothingToCopy;
 
 #[async_trait]
 impl Snapshots for NothingToCopy {
@@ -27,7 +28,7 @@ impl Snapshots for NothingToCopy {
 
 /// Schemas that live as long as the rig.
 #[derive(Debug, Default)]
-pub(super) struct SchemasInMemory(Mutex<BTreeMap<String, Vec<KeptSchema>>>);
+pub struct SchemasInMemory(Mutex<BTreeMap<String, Vec<KeptSchema>>>);
 
 #[async_trait]
 impl Schemas for SchemasInMemory {
