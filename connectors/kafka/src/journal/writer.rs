@@ -124,6 +124,9 @@ impl Writer {
                         Err(NotSent::Refused(Code::MessageSizeTooLarge)) if part.rows.len() == 1 => {
                             queued.too_large.extend(part.numbers);
                         }
+                        Err(NotSent::Refused(Code::MessageSizeTooLarge)) => {
+                            rest.extend(halves(part).into_iter().rev());
+                        }
                         Err(why) => {
                             // Before the queue is released: whatever is behind must not be queued.
                             turn.fail();
