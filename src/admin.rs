@@ -328,6 +328,7 @@ impl SourceStatus {
                 json["pipeline"] = pipeline.key.clone().into();
                 json["checkpoint"] = pipeline.checkpoint();
                 json["events"] = pipeline.figures.events.get().into();
+                json["reader"] = json!(pipeline.reports.source.details());
                 json
             })
         });

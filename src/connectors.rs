@@ -19,7 +19,11 @@ pub fn registry() -> Registry {
         registry.destination::<forebay_postgres::PostgresDestination>();
     }
     #[cfg(feature = "kafka")]
-    registry.destination::<forebay_kafka::KafkaDestination>();
+    {
+        registry.source::<forebay_kafka::KafkaSource>();
+        registry.destination::<forebay_kafka::KafkaDestination>();
+        registry.journal::<forebay_kafka::KafkaJournal>();
+    }
     #[cfg(feature = "file")]
     {
         registry.destination::<forebay_file::FileDestination>();

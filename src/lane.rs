@@ -13,7 +13,7 @@
 mod join;
 mod poison;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -114,6 +114,10 @@ pub struct Lane {
     pub draining: CancellationToken,
     /// The sends and the number of records of each group that has left the queue and is not settled, in order.
     pub under_way: VecDeque<(Vec<u64>, usize)>,
+    /// Whether its streams move between daemons.
+    pub shared: bool,
+    /// Those that this generation has taken over.
+    pub taken_over: HashSet<Arc<StreamId>>,
     /// Of the records under way, those whose dead letter is stored.
     pub buried: usize,
 }
@@ -401,12 +405,20 @@ impl Lane {
     async fn reopen(&mut self, stream: &Arc<StreamId>) -> Result<Option<Mark>, Fault> {
         let destination = self.destination.clone();
         let timeout = self.settings.timeout;
+        let takes_over = self.shared && !self.taken_over.contains(stream);
         let open = async {
             destination.open().await?;
-            destination.held(stream).await
+            match takes_over {
+                true => destination.take_over(stream).await,
+                false => destination.held(stream).await,
+            }
         };
         let result = self.turning(tokio::time::timeout(timeout, open)).await;
-        result.unwrap_or_else(|_| Err(timed_out("opening the destination", timeout)))
+        let mark = result.unwrap_or_else(|_| Err(timed_out("opening the destination", timeout)))?;
+        if takes_over {
+            self.taken_over.insert(stream.clone());
+        }
+        Ok(mark)
     }
 
     /// One attempt, as a future that owns all it needs. What is settled when it ends, even by the timeout, is kept.

@@ -9,7 +9,7 @@
 //! the lanes end, the checkpoint task saves what became settled and ends. A generation that does not drain within its
 //! bound is aborted; nothing it holds crosses into the next one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -137,6 +137,8 @@ struct Generation {
     settled: Arc<Notify>,
     /// Stops the source.
     stop: CancellationToken,
+    /// Fired by the source: nothing that it has sent may be delivered any more.
+    abort: CancellationToken,
     /// Fires when all lanes have ended, so that the checkpoint task saves once more and ends.
     lanes_done: CancellationToken,
     tasks: JoinSet<Task>,
@@ -152,7 +154,8 @@ impl Pipeline {
         };
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) =
             resume.clone().map(|position| StoredAt { position, at: None });
-        let mut generation = self.begin(resume, shutdown);
+        let shared = self.source.lock().await.is_shared();
+        let mut generation = self.begin(resume, shared, shutdown);
         let result = self.supervise(&mut generation, shutdown).await;
         generation.tasks.shutdown().await;
         let drained = self.close(&generation);
@@ -186,18 +189,19 @@ impl Pipeline {
     }
 
     /// Spawns every task, from the right to the left.
-    fn begin(&self, resume: Option<Position>, shutdown: &Shutdown) -> Generation {
+    fn begin(&self, resume: Option<Position>, shared: bool, shutdown: &Shutdown) -> Generation {
         let mut generation = Generation {
             ledger: Arc::default(),
             settled: Arc::default(),
             stop: shutdown.stop.child_token(),
+            abort: CancellationToken::new(),
             lanes_done: CancellationToken::new(),
             tasks: JoinSet::new(),
             lanes_left: self.lanes.len(),
         };
         let (published, committed) = watch::channel(resume.clone());
         generation.tasks.spawn(self.checkpoint_task(&generation, published));
-        let ways = self.lanes.iter().map(|plan| self.spawn_lane(plan, &mut generation)).collect();
+        let ways = self.lanes.iter().map(|plan| self.spawn_lane(plan, shared, &mut generation)).collect();
         let (outlet, inlet) = Outlet::new(self.budget.clone(), generation.stop.clone());
         let stage = Stage {
             inlet,
@@ -218,6 +222,7 @@ impl Pipeline {
             outlet,
             committed: Committed::new(committed),
             stop: generation.stop.clone(),
+            abort: generation.abort.clone(),
             report: self.reports.source.clone(),
             snapshots: self.snapshots.clone(),
             schemas: self.schemas.clone(),
@@ -227,7 +232,7 @@ impl Pipeline {
         generation
     }
 
-    fn spawn_lane(&self, plan: &LanePlan, generation: &mut Generation) -> Way {
+    fn spawn_lane(&self, plan: &LanePlan, shared: bool, generation: &mut Generation) -> Way {
         // Each queued send holds at least `MIN_WEIGHT` of its budget, so this bound is never what a lane waits for.
         let budget = if plan.settings.required { &self.budget } else { &plan.courtesy }.limit();
         let (queue, receiver) = mpsc::channel((budget / outlet::MIN_WEIGHT).max(1));
@@ -244,6 +249,8 @@ impl Pipeline {
             report: plan.report.clone(),
             draining: generation.stop.clone(),
             under_way: VecDeque::new(),
+            shared,
+            taken_over: HashSet::new(),
             buried: 0,
         };
         generation.tasks.spawn(async move { Task::Lane(lane.run().await) });
@@ -283,6 +290,7 @@ impl Pipeline {
             };
             let Some(ended) = ended else { return result };
             let fault = match ended {
+                Ok(Task::Source(Err(fault))) if generation.abort.is_cancelled() => return Err(fault),
                 Ok(Task::Source(ended)) => {
                     generation.stop.cancel();
                     ended.err()

@@ -42,6 +42,11 @@ pub async fn run(pipeline: Pipeline, startup: Duration, shutdown: Shutdown) -> R
         if !fault.is_retryable() && !pipeline.isolated {
             return Err(fault);
         }
+        if matches!(fault, Fault::Retryable { after: Some(Duration::ZERO), .. }) {
+            info!(source = %pipeline.name, why = %fault, "source begins anew");
+            attempts = 0;
+            continue;
+        }
         if generation.elapsed() >= HEALTHY {
             attempts = 0;
         }

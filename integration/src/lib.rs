@@ -42,7 +42,7 @@ pub use postgres::Postgres;
 pub use proxy::{Direction, Proxy};
 pub use replica::Replica;
 pub use standby::Standby;
-pub use topic::{Message, Topic};
+pub use topic::{Draft, Message, Topic};
 
 /// How long something may take that takes a second on a quiet machine. Tests share two cores with each other.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,12 +1,14 @@
 //! A topic and what stands in it, read from its beginning as a consumer would: in order per partition, without what
 //! aborted transactions wrote.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message as _, OwnedMessage};
+use rdkafka::message::{Header, Headers, Message as _, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
@@ -22,6 +24,17 @@ const METADATA_LIMIT: Duration = Duration::from_secs(30);
 pub struct Topic {
     bootstrap: String,
     name: String,
+}
+
+/// A message to be written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Draft<'a> {
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; nothing makes a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Its headers.
+    pub headers: &'a [(&'a str, &'a [u8])],
 }
 
 /// One message as it stands in its partition.
@@ -49,6 +62,69 @@ impl Topic {
     /// Its name, for a configuration.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Writes messages into one partition, in this order; returns when the broker has them.
+    pub async fn write(&self, partition: i32, drafts: &[Draft<'_>]) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("enable.idempotence", "true");
+        let producer: FutureProducer = config.create().expect("the configuration is right");
+        let mut written = Vec::new();
+        for draft in drafts {
+            let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.name).partition(partition);
+            (record.key, record.payload) = (draft.key, draft.value);
+            let headers = draft.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(*value) })
+            });
+            record = record.headers(headers);
+            let queued = producer.send_result(record);
+            written
+                .push(queued.unwrap_or_else(|(error, _)| panic!("cannot write to `{}`: {error}", self.name)));
+        }
+        for report in written {
+            let report = report.await.expect("the producer lives");
+            report.unwrap_or_else(|(error, _)| panic!("cannot write to `{}`: {error}", self.name));
+        }
+        spawn_blocking(move || drop(producer)); // librdkafka joins its threads here
+    }
+
+    /// Where the next message of each partition will stand.
+    pub async fn ends(&self) -> BTreeMap<i32, i64> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        let name = self.name.clone();
+        let ask = move || {
+            let consumer: BaseConsumer = config.create().expect("the configuration is right");
+            let metadata = consumer.fetch_metadata(Some(&name), METADATA_LIMIT).expect("the broker answers");
+            let end = |partition: i32| {
+                let found = consumer.fetch_watermarks(&name, partition, METADATA_LIMIT);
+                (partition, found.expect("the leader answers").1)
+            };
+            metadata.topics()[0].partitions().iter().map(|partition| end(partition.id())).collect()
+        };
+        spawn_blocking(ask).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// What a consumer group has for each partition.
+    pub async fn committed(&self, group: &str) -> BTreeMap<i32, i64> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("group.id", group);
+        let name = self.name.clone();
+        let ask = move || {
+            let consumer: BaseConsumer = config.create().expect("the configuration is right");
+            let metadata = consumer.fetch_metadata(Some(&name), METADATA_LIMIT).expect("the broker answers");
+            let mut asked = TopicPartitionList::new();
+            for partition in metadata.topics()[0].partitions() {
+                asked.add_partition(&name, partition.id());
+            }
+            let answer = consumer.committed_offsets(asked, METADATA_LIMIT).expect("the coordinator answers");
+            let known = |element: &TopicPartitionListElem<'_>| match element.offset() {
+                Offset::Offset(at) => Some((element.partition(), at)),
+                _ => None,
+            };
+            answer.elements().iter().filter_map(known).collect()
+        };
+        spawn_blocking(ask).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     /// Waits until at least `count` messages stand in it and gives the first `count` that were read.
@@ -124,9 +200,7 @@ impl Message {
 impl From<OwnedMessage> for Message {
     fn from(message: OwnedMessage) -> Self {
         let headers = message.headers().map(|headers| {
-            let owned = |header: rdkafka::message::Header<'_, &[u8]>| {
-                (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
-            };
+            let owned = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
             headers.iter().map(owned).collect()
         });
         Self {

@@ -561,3 +561,90 @@ async fn a_lane_whose_destination_is_away_turns_however_short_its_waits_are() {
         tokio::join!(world.pipeline.generation(&shutdown), watching);
     }
 }
+
+/// A member of a group: its first run sends five events and ends as it is told, its second one has nothing to send.
+struct Member {
+    abort: bool,
+    runs: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Source for Member {
+    async fn run(&mut self, context: SourceContext) -> Result<(), Fault> {
+        context.report.set_connected(true);
+        let run = self.runs.fetch_add(1, Ordering::SeqCst);
+        if context.outlet.send(event_chunk(1, 6), Some(position(5))).await.is_err() || run > 0 {
+            return Ok(());
+        }
+        if self.abort {
+            context.abort.cancel();
+        }
+        Err(Fault::retryable("reading", "the group hands partitions around").at_once())
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+/// Takes everything, and notes when it is asked what it holds of a stream, and when to take one over.
+#[derive(Default)]
+struct Fenced {
+    asked: Mutex<Vec<&'static str>>,
+    hangs: AtomicBool,
+}
+
+#[async_trait]
+impl Destination for Fenced {
+    async fn held(&self, _: &StreamId) -> Result<Option<Mark>, Fault> {
+        self.asked.lock().unwrap().push("held");
+        Ok(None)
+    }
+
+    async fn take_over(&self, _: &StreamId) -> Result<Option<Mark>, Fault> {
+        self.asked.lock().unwrap().push("taken over");
+        Ok(None)
+    }
+
+    async fn deliver(&self, mut delivery: Delivery) -> Result<(), Fault> {
+        while self.hangs.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        delivery.accept_all();
+        Ok(())
+    }
+}
+
+fn member(abort: bool, destination: &Arc<Fenced>) -> (World, Arc<AtomicUsize>) {
+    let mut world = World::new(all(0), vec![(Arc::default(), true)]);
+    let runs = Arc::new(AtomicUsize::new(0));
+    world.pipeline.source = Arc::new(tokio::sync::Mutex::new(Box::new(Member { abort, runs: runs.clone() })));
+    world.pipeline.lanes[0].destination = destination.clone();
+    (world, runs)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_belongs_to_another_reader_is_not_drained() {
+    let destination = Arc::new(Fenced { hangs: AtomicBool::new(true), ..Fenced::default() });
+    let (world, _) = member(true, &destination);
+    let began = Instant::now();
+    let ended = world.pipeline.generation(&Shutdown::default()).await;
+    assert!(ended.result.is_err() && !ended.drained);
+    assert!(began.elapsed() < world.pipeline.drain, "an aborted generation is not waited for");
+    assert_eq!(world.stored(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_generation_of_a_shared_source_begins_at_once_and_takes_its_streams_over() {
+    let destination = Arc::new(Fenced::default());
+    let (world, runs) = member(false, &destination);
+    let store = world.store.clone();
+    let began = Instant::now();
+    let drained =
+        crate::supervise::run(world.pipeline, Duration::from_secs(30), Shutdown::default()).await.unwrap();
+    assert!(drained);
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+    assert!(began.elapsed() < Duration::from_millis(100), "nothing was waited for: {:?}", began.elapsed());
+    assert_eq!(*destination.asked.lock().unwrap(), ["taken over", "taken over"]);
+    assert_eq!(number(&store.saved.lock().unwrap()["s"].position), 5);
+}

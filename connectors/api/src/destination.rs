@@ -36,6 +36,13 @@ pub trait Destination: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Like [`Destination::held`], for a stream that moves between daemons: it is ours now, whoever had it before, and be
+    /// it that we had it, lost it and have it again. The first call for such a stream in each generation. That somebody
+    /// else has taken it over since is a retryable fault then, for our source will hear of it.
+    async fn take_over(&self, stream: &StreamId) -> Result<Option<Mark>, Fault> {
+        self.held(stream).await
+    }
+
     /// Writes every record still open, settling each as it becomes durable. On a fault, what was settled counts
     /// and the rest is delivered again. Returning `Ok` with records still open is treated as a retryable fault.
     async fn deliver(&self, delivery: Delivery) -> Result<(), Fault>;

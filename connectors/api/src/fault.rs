@@ -67,6 +67,16 @@ impl Fault {
         self
     }
 
+    /// The same fault, after which the next attempt is made at once and is nothing to warn of: a source begins anew, for
+    /// instance because its group has handed partitions around.
+    #[must_use]
+    pub fn at_once(mut self) -> Fault {
+        if let Fault::Retryable { after, .. } = &mut self {
+            *after = Some(Duration::ZERO);
+        }
+        self
+    }
+
     /// Whether another attempt may help.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Fault::Retryable { .. })

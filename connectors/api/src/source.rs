@@ -26,6 +26,12 @@ pub trait Source: Send + 'static {
     /// and move its health while [`Outlet::send`] is held back. Called again, with a new context, after a
     /// retryable fault, once the generation before has ended.
     async fn run(&mut self, context: SourceContext) -> Result<(), Fault>;
+
+    /// Whether its streams move between daemons, as the partitions of a consumer group do: then each generation takes
+    /// their writing over from whoever had it ([`crate::Destination::take_over`]).
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 /// What one run of a source gets. All of it belongs to one generation.
@@ -38,6 +44,9 @@ pub struct SourceContext {
     pub committed: Committed,
     /// Fires when the source shall stop reading; what it sent is then drained.
     pub stop: CancellationToken,
+    /// For the source to fire before it returns a fault: what it has sent belongs to another reader by now and must not
+    /// be delivered here any more. The generation is then aborted instead of drained.
+    pub abort: CancellationToken,
     /// Where it tells its health and figures.
     pub report: Report,
     /// What is copied, and how far it is.

@@ -129,6 +129,7 @@ impl Reading {
             outlet,
             committed: Committed::new(receiver),
             stop: stop.clone(),
+            abort: CancellationToken::new(),
             report: Report::default(),
             snapshots: Arc::new(NothingToCopy),
             schemas: Arc::new(SchemasInMemory::default()),

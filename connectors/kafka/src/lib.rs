@@ -1,4 +1,4 @@
-//! Apache Kafka as a destination (and whatever speaks its protocol: Redpanda, MSK, Event Hubs).
+//! Apache Kafka as a destination and as a source (and whatever speaks its protocol: Redpanda, MSK, Event Hubs).
 //!
 //! ```text
 //!  deliver ──▶ turn in the queue ──▶ Client (librdkafka, idempotent) ══▶ brokers
@@ -20,6 +20,8 @@
 //! behind that message is thrown out of the queue, nothing more is given to that client, and `line` holds
 //! back whatever the lane had already handed over; then a new client begins where the old one failed.
 //!
+//! Reading as a member of a consumer group is in `source`: `plain` makes a source of it.
+//!
 //! Reading order: `config`, `options` (what librdkafka is told), `destination` (deliver and settle), `line`, `client`
 //! (one producer), `receipts` and `context` (what it reports), `topics` (which topic a record goes to), `fault` (how
 //! errors are judged), `check`; then `transactions`.
@@ -31,9 +33,12 @@ pub mod config;
 mod context;
 mod destination;
 mod fault;
+pub mod journal;
 mod line;
 mod options;
+mod plain;
 mod receipts;
+pub mod source;
 mod topics;
 mod transactions;
 
@@ -46,6 +51,9 @@ use crate::config::Config;
 use crate::destination::Kafka;
 use crate::options::Settings;
 use crate::transactions::Transactional;
+
+pub use crate::journal::KafkaJournal;
+pub use crate::plain::KafkaSource;
 
 /// The connector that `type: kafka` names.
 #[derive(Debug)]

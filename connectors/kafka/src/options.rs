@@ -3,6 +3,7 @@
 //! Invariant: nothing that a user writes under `options` can weaken acknowledgements, idempotence or order, or change
 //! what another key of the configuration says; such an option is refused by name.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use forebay_api::template::Template;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::config::{Config, Sasl, Tls, Verify};
+use crate::config::{Config, OptionValue, Sasl, Tls, Verify};
 use crate::topics;
 
 /// Options that no user may set, and what to do instead.
@@ -95,7 +96,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// Validates all that can be without a connection.
     pub(crate) fn new(config: &Config, name: &str) -> Result<Settings, Vec<Mistake>> {
-        let mut mistakes = wrong_options(config);
+        let mut mistakes = wrong_options(&config.options, &REFUSED);
         mistakes.extend(wrong_brokers(&config.brokers));
         mistakes.extend(wrong_topic(&config.topic));
         mistakes.extend(config.tls.as_ref().and_then(wrong_tls));
@@ -186,7 +187,7 @@ fn native(config: &Config, name: &str) -> ClientConfig {
     native
 }
 
-fn secure(native: &mut ClientConfig, tls: Option<&Tls>, sasl: Option<&Sasl>) {
+pub(crate) fn secure(native: &mut ClientConfig, tls: Option<&Tls>, sasl: Option<&Sasl>) {
     let protocol = match (tls, sasl) {
         (None, None) => "plaintext",
         (Some(_), None) => "ssl",
@@ -215,14 +216,17 @@ fn secure(native: &mut ClientConfig, tls: Option<&Tls>, sasl: Option<&Sasl>) {
 
 /// Each option that is refused, unknown to librdkafka, or not of its type. Nothing repeats the value, which may be
 /// secret.
-fn wrong_options(config: &Config) -> Vec<Mistake> {
+pub(crate) fn wrong_options(
+    options: &BTreeMap<String, OptionValue>,
+    refused: &[(&[&str], &str)],
+) -> Vec<Mistake> {
     let wrong = |key: &String| {
         let at = format!("/options/{}", key.replace('~', "~0").replace('/', "~1"));
-        if let Some((_, instead)) = REFUSED.iter().find(|(keys, _)| keys.contains(&key.as_str())) {
+        if let Some((_, instead)) = refused.iter().find(|(keys, _)| keys.contains(&key.as_str())) {
             return Some(mistake(&at, format!("`options` may not set `{key}`"), Some(instead)));
         }
         let mut alone = ClientConfig::new();
-        alone.set(key, config.options[key].expose());
+        alone.set(key, options[key].expose());
         let Err(error) = alone.create_native_config() else { return None };
         let unknown = matches!(
             error,
@@ -241,10 +245,10 @@ fn wrong_options(config: &Config) -> Vec<Mistake> {
         };
         Some(mistake(&at, message, Some(help)))
     };
-    config.options.keys().filter_map(wrong).collect()
+    options.keys().filter_map(wrong).collect()
 }
 
-fn wrong_brokers(brokers: &[String]) -> Vec<Mistake> {
+pub(crate) fn wrong_brokers(brokers: &[String]) -> Vec<Mistake> {
     let help = "write each broker as an item of its own, `host:port`";
     if brokers.is_empty() {
         return vec![mistake("/brokers", "`brokers` is empty".to_owned(), Some(help))];
@@ -266,7 +270,7 @@ fn wrong_topic(topic: &Template) -> Option<Mistake> {
         .then(|| mistake("/topic", format!("`{topic}` makes no name of a topic"), Some(help)))
 }
 
-fn wrong_tls(tls: &Tls) -> Option<Mistake> {
+pub(crate) fn wrong_tls(tls: &Tls) -> Option<Mistake> {
     let (at, has, lacks) = match (&tls.cert, &tls.key) {
         (Some(_), None) => ("/tls/cert", "cert", "key"),
         (None, Some(_)) => ("/tls/key", "key", "cert"),
@@ -276,7 +280,7 @@ fn wrong_tls(tls: &Tls) -> Option<Mistake> {
     Some(mistake(at, format!("`tls.{has}` needs `tls.{lacks}`"), Some(&help)))
 }
 
-fn mistake(at: &str, message: String, help: Option<&str>) -> Mistake {
+pub(crate) fn mistake(at: &str, message: String, help: Option<&str>) -> Mistake {
     Mistake { at: at.to_owned(), message, help: help.map(str::to_owned) }
 }
 

@@ -225,7 +225,7 @@ pub(crate) fn illegal(name: &str) -> bool {
 }
 
 /// Makes sure that a topic is there.
-async fn find_or_create(
+pub(crate) async fn find_or_create(
     client: &Arc<Client>,
     settings: &Settings,
     topic: &str,
@@ -310,7 +310,7 @@ pub(crate) async fn describe(client: &Arc<Client>, topic: Option<&str>) -> Resul
 }
 
 /// Creates a topic; that somebody else did so meanwhile is as good.
-async fn create_topic(
+pub(crate) async fn create_topic(
     settings: &Settings,
     topic: &str,
     like: CreateTopics,

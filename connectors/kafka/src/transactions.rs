@@ -169,6 +169,13 @@ impl Destination for Transactional {
         Ok(writer.position().held)
     }
 
+    async fn take_over(&self, stream: &StreamId) -> Result<Option<Mark>, Fault> {
+        let writer = self.writer(stream);
+        let mut writer = writer.lock().await;
+        writer.take_over(&self.setup).await?;
+        Ok(writer.position().held)
+    }
+
     async fn deliver(&self, mut delivery: Delivery) -> Result<(), Fault> {
         let writer = self.writer(delivery.stream());
         let mut writer = writer.lock().await;

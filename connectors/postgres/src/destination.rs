@@ -32,7 +32,7 @@ pub use self::config::{Mode, PostgresDestinationConfig};
 
 use self::append::{Append, Told};
 use self::conflicts::Conflicts;
-use self::position::{Leases, Place};
+use self::position::{Lease, Leases, Place};
 use self::session::Sessions;
 
 /// The connector, for the registry.
@@ -118,11 +118,20 @@ impl Destination for Table {
             if let Some(lease) = self.leases.of(stream) {
                 return place.held(&session, lease).await;
             }
-            let (lease, mark) = place.take_over(&session).await?;
-            self.leases.keep(stream, lease);
+            let (number, mark) = place.take_over(&session).await?;
+            self.leases.keep(stream, Lease { number, shared: false });
             Ok(mark)
         });
         let mark = mark.await?;
+        self.sessions.give_back(session);
+        Ok(mark)
+    }
+
+    async fn take_over(&self, stream: &StreamId) -> Result<Option<Mark>, Fault> {
+        let session = self.sessions.take().await?;
+        let taken = session::within("asking for the position", self.place(stream).take_over(&session)).await;
+        let (number, mark) = taken?;
+        self.leases.keep(stream, Lease { number, shared: true });
         self.sessions.give_back(session);
         Ok(mark)
     }

@@ -108,6 +108,7 @@ async fn read(journal: &Arc<dyn forebay_api::Journal>, events: u64) -> Duration 
         outlet,
         committed: Committed::new(receiver),
         stop: stop.clone(),
+        abort: CancellationToken::new(),
         report: Report::default(),
         snapshots: Arc::new(NothingToCopy),
         schemas: Arc::new(SchemasInMemory::default()),

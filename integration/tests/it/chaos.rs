@@ -6,6 +6,7 @@
 
 mod faults;
 mod journal;
+mod kafka_journal;
 mod outage;
 mod promises;
 pub(crate) mod steps;

@@ -3,5 +3,7 @@
 mod file;
 mod journal;
 mod kafka;
+mod kafka_journal;
+mod kafka_source;
 mod postgres;
 mod postgres_source;

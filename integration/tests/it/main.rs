@@ -12,6 +12,7 @@ mod demo;
 mod init;
 mod journal;
 mod kafka;
+mod kafka_source;
 mod postgres_destination;
 mod postgres_source;
 mod postgres_types;

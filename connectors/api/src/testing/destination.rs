@@ -12,6 +12,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::lane::{Lane, Unit};
+pub use super::workload::body;
+
 use super::workload::{Workload, whole};
 use super::{Check, Exceptions, Failure, Outcome, judge};
 use crate::destination::Destination;

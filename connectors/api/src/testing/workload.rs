@@ -104,34 +104,45 @@ impl Workload {
     /// The next events, as many as wished for, in one batch.
     pub(crate) fn batch(&mut self, wishes: impl IntoIterator<Item = Wish>) -> Arc<Batch> {
         let mut draft = Draft::default();
-        let mut texts = Vec::new();
         for wish in wishes {
-            let at = draft.buf.len();
-            draft.buf.extend_from_slice(wish.key.as_bytes());
-            let key = draft.since(at);
-            let at = draft.buf.len();
-            draft.buf.extend_from_slice(b"{\"made\":");
-            draft.buf.extend_from_slice(itoa::Buffer::new().format(self.made).as_bytes());
-            draft.buf.push(b'}');
-            let payload = draft.since(at);
-            // Blocks of three transactions go to each table in turn.
-            let table = usize::try_from(self.made / (3 * TRANSACTION) % 2).expect("0 or 1");
-            let subject = draft.subject(&self.subjects[table]);
-            draft.push(row(self.made, subject, key, payload));
-            texts.push(wish.text);
+            let text = match wish.text {
+                Text::Raw(json) => json,
+                Text::Sized(bytes) => {
+                    let mut trial = Draft::default();
+                    self.add(&mut trial, &wish.key, "\"\"");
+                    let trial = trial.finish(&self.stream, TIME, false);
+                    let taken = body(trial.event(0)).len();
+                    format!("\"{}\"", "x".repeat(bytes.saturating_sub(taken)))
+                }
+            };
+            self.add(&mut draft, &wish.key, &text);
             self.made += 1;
         }
         let inside_transaction = !self.made.is_multiple_of(TRANSACTION);
         let chunk = draft.finish(&self.stream, TIME, inside_transaction);
         let mut encoded = Vec::new();
         let mut ends = Vec::new();
-        for (event, text) in chunk.events().zip(&texts) {
+        for event in chunk.events() {
             let start = encoded.len();
-            write_body(event, text, &mut encoded);
+            encoded.extend_from_slice(&body(event));
             ends.push(u32::try_from(encoded.len()).expect("checks make small batches"));
             self.remember(event, &encoded[start..]);
         }
         Arc::new(Batch { chunk, verdicts: Vec::new(), encoded: vec![Encoded::new(encoded, ends)] })
+    }
+
+    /// Adds the next event, with this JSON as its text.
+    fn add(&self, draft: &mut Draft, key: &str, text: &str) {
+        let at = draft.buf.len();
+        draft.buf.extend_from_slice(key.as_bytes());
+        let key = draft.since(at);
+        let at = draft.buf.len();
+        draft.buf.extend_from_slice(format!("{{\"made\":{},\"text\":{text}}}", self.made).as_bytes());
+        let payload = draft.since(at);
+        // Blocks of three transactions go to each table in turn.
+        let table = usize::try_from(self.made / (3 * TRANSACTION) % 2).expect("0 or 1");
+        let subject = draft.subject(&self.subjects[table]);
+        draft.push(row(self.made, subject, key, payload));
     }
 
     /// The next `count` plain events in one batch.
@@ -187,31 +198,21 @@ fn row(n: u64, subject: u16, key: Span, payload: Span) -> Row {
     }
 }
 
-/// The record of an event, shaped like the envelope.
-fn write_body(event: crate::chunk::Event<'_>, text: &Text, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(b"{\"id\":\"");
-    event.write_id(out);
+/// The record of an event, shaped like the envelope: made of the event alone, so that a destination which stores events
+/// and not records can be held against it.
+pub fn body(event: crate::chunk::Event<'_>) -> Vec<u8> {
+    let mut out = b"{\"id\":\"".to_vec();
+    event.write_id(&mut out);
     out.extend_from_slice(b"\",");
     out.extend_from_slice(event.subject().envelope_members().as_bytes());
     out.extend_from_slice(b",\"op\":\"insert\",\"time\":");
-    json::write_time(event.row().time, out);
+    json::write_time(event.row().time, &mut out);
     out.extend_from_slice(b",\"source\":{");
     out.extend_from_slice(event.subject().source.as_bytes());
     out.extend_from_slice(b"},\"key\":");
     out.extend_from_slice(if event.key().is_empty() { b"null" } else { event.key() });
-    out.extend_from_slice(b",\"payload\":{\"made\":");
+    out.extend_from_slice(b",\"payload\":");
     out.extend_from_slice(event.payload());
-    out.extend_from_slice(b",\"text\":");
-    const END: &[u8] = b"},\"valid\":true}";
-    match text {
-        Text::Raw(json) => out.extend_from_slice(json.as_bytes()),
-        Text::Sized(bytes) => {
-            let taken = out.len() - start + END.len() + 2;
-            out.push(b'"');
-            out.resize(out.len() + bytes.saturating_sub(taken), b'x');
-            out.push(b'"');
-        }
-    }
-    out.extend_from_slice(END);
+    out.extend_from_slice(b",\"valid\":true}");
+    out
 }

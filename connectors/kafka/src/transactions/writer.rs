@@ -70,6 +70,8 @@ pub(super) struct Writer {
     clean: bool,
     /// Whether this daemon has taken the stream over.
     taken: bool,
+    /// Whether the stream moves between daemons: that another one has taken it over is then nobody's mistake.
+    shared: bool,
     position: Position,
     /// The ids of all schema events that were written.
     schemas: HashSet<Box<[u8]>>,
@@ -87,7 +89,7 @@ impl Writer {
     /// Connects to nothing yet.
     pub(super) fn new(id: String) -> Writer {
         let (position, schemas) = (Position::default(), HashSet::new());
-        Writer { id, client: None, clean: false, taken: false, position, schemas }
+        Writer { id, client: None, clean: false, taken: false, shared: false, position, schemas }
     }
 
     /// What is committed; only after [`Writer::ready`].
@@ -150,6 +152,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Takes the stream over whoever has it by now: it moves between daemons, and it is ours again.
+    pub(super) async fn take_over(&mut self, setup: &Setup) -> Result<(), Fault> {
+        self.clean = false;
+        self.taken = false;
+        self.shared = true;
+        self.ready(setup).await
+    }
+
     /// Ends the client where blocking does no harm.
     pub(super) async fn discard(&mut self) {
         if let Some(client) = self.client.take() {
@@ -207,12 +217,14 @@ impl Writer {
             None => since.extend_from_slice(b"a time that is not known"),
         }
         let since = String::from_utf8_lossy(&since).replace('"', "");
-        Fault::fatal(
-            format!("writing `{}` to Kafka", self.id),
-            Blame::Outside,
-            format!("another daemon has taken it over (process {holder}, which wrote last at {since})"),
-        )
-        .with_remedy(
+        let doing = format!("writing `{}` to Kafka", self.id);
+        let said =
+            format!("another daemon has taken it over (process {holder}, which wrote last at {since})");
+        if self.shared {
+            // It has our partition too, and our source will hear of that.
+            return Fault::retryable(doing, said);
+        }
+        Fault::fatal(doing, Blame::Outside, said).with_remedy(
             "let one daemon alone write what this source sends to this destination, and stop the other",
         )
     }

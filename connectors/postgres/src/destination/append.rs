@@ -12,7 +12,7 @@ use tokio_postgres::{CopyInSink, Error};
 
 use super::conflicts::Conflicts;
 use super::fault;
-use super::position::Place;
+use super::position::{Lease, Place};
 use super::rows::{MAX_JSON_BYTES, Rows, has_chosen_id};
 use super::session::Session;
 
@@ -23,7 +23,7 @@ pub(super) struct Append<'a> {
     /// The stream's row in the positions.
     pub(super) place: &'a Place,
     /// Ours.
-    pub(super) lease: i64,
+    pub(super) lease: Lease,
     /// Where events that came again with another body are counted.
     pub(super) conflicts: &'a Conflicts,
 }

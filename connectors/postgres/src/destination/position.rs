@@ -15,7 +15,16 @@ use super::session::Session;
 
 /// The leases that this process has taken.
 #[derive(Debug, Default)]
-pub(super) struct Leases(Mutex<HashMap<StreamId, i64>>);
+pub(super) struct Leases(Mutex<HashMap<StreamId, Lease>>);
+
+/// A right to write a stream, until somebody else takes the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    /// The number that stands in the row.
+    pub(super) number: i64,
+    /// Whether the stream moves between daemons: to lose it is nothing that an operator must mend.
+    pub(super) shared: bool,
+}
 
 /// Which row of the positions is a stream's.
 #[derive(Clone, Debug)]
@@ -38,12 +47,12 @@ struct Position {
 
 impl Leases {
     /// The lease that was taken for a stream.
-    pub(super) fn of(&self, stream: &StreamId) -> Option<i64> {
+    pub(super) fn of(&self, stream: &StreamId) -> Option<Lease> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(stream).copied()
     }
 
     /// Keeps one.
-    pub(super) fn keep(&self, stream: &StreamId, lease: i64) {
+    pub(super) fn keep(&self, stream: &StreamId, lease: Lease) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.clone(), lease);
     }
 }
@@ -67,7 +76,7 @@ impl Place {
 
     /// The mark that is stored, under our lease or not at all. Waits for a transaction of ours that was cut off at its
     /// commit: until the server has ended it, nobody knows what is stored.
-    pub(super) async fn held(&self, session: &Session, lease: i64) -> Result<Option<Mark>, Fault> {
+    pub(super) async fn held(&self, session: &Session, lease: Lease) -> Result<Option<Mark>, Fault> {
         let statement = format!(
             "SELECT lease, mark, taken::text || ' from ' || holder FROM {}
              WHERE stream = $1 AND destination = $2 AND table_name = $3 FOR UPDATE",
@@ -75,7 +84,7 @@ impl Place {
         );
         let position = self.read(session, "asking for the position of", &statement).await?;
         let position = position.ok_or_else(|| self.gone("asking for the position of"))?;
-        if position.lease == lease { Ok(position.mark) } else { Err(self.fenced(lease, &position)) }
+        if position.lease == lease.number { Ok(position.mark) } else { Err(self.fenced(lease, &position)) }
     }
 
     /// Moves the mark inside the session's transaction, which stores what it covers. `None`: what is stored is behind a
@@ -83,13 +92,13 @@ impl Place {
     pub(super) async fn advance(
         &self,
         session: &Session,
-        lease: i64,
+        lease: Lease,
         mark: Option<Mark>,
     ) -> Result<(), Fault> {
         if let Some(mark) = mark {
             let (bytes, text) = (&mark.to_bytes()[..], mark.to_string());
             let parameters: [&(dyn ToSql + Sync); 6] =
-                [&self.stream, &self.destination, &self.table, &lease, &bytes, &text];
+                [&self.stream, &self.destination, &self.table, &lease.number, &bytes, &text];
             let moved = session.sql.execute(&session.advance, &parameters).await;
             let doing = || format!("moving the position of stream `{}`", self.stream);
             if moved.map_err(|error| fault::judge(doing(), error))? == 1 {
@@ -135,14 +144,17 @@ impl Place {
         }))
     }
 
-    fn fenced(&self, lease: i64, now: &Position) -> Fault {
+    fn fenced(&self, lease: Lease, now: &Position) -> Fault {
         let Position { lease: other, holder, .. } = now;
-        Fault::fatal(
-            format!("writing stream `{}` to table `{}`", self.stream, self.table),
-            Blame::Outside,
-            format!("another daemon has taken it over (lease {other} since {holder}; ours was {lease})"),
-        )
-        .with_remedy(
+        let doing = format!("writing stream `{}` to table `{}`", self.stream, self.table);
+        let why = format!(
+            "another daemon has taken it over (lease {other} since {holder}; ours was {})",
+            lease.number
+        );
+        if lease.shared {
+            return Fault::retryable(doing, why);
+        }
+        Fault::fatal(doing, Blame::Outside, why).with_remedy(
             "let one daemon alone write what this source sends to this destination, and stop the other",
         )
     }

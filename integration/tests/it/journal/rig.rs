@@ -128,6 +128,7 @@ pub(crate) fn reading(
         outlet,
         committed: Committed::new(receiver),
         stop,
+        abort: CancellationToken::new(),
         report: Report::default(),
         snapshots: Arc::new(NothingToCopy),
         schemas: Arc::new(SchemasInMemory::default()),

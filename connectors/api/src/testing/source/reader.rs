@@ -205,6 +205,7 @@ impl<'r> Reader<'r> {
             outlet,
             committed: Committed::new(receiver),
             stop: stop.clone(),
+            abort: CancellationToken::new(),
             report: report.clone(),
             snapshots: Arc::new(NothingToCopy),
             schemas: self.schemas.clone(),
