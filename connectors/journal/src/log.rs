@@ -112,6 +112,16 @@ impl Log {
         self.durable
     }
 
+    /// Has every write to the current segment fail.
+    #[cfg(test)]
+    pub(crate) fn forbid_writes(&mut self) {
+        let segment = &self.current;
+        let file = File::open(&segment.path).expect("it is there");
+        let header = segment.offset(segment.base);
+        let (path, head) = (segment.path.clone(), segment.head.clone());
+        self.current = Arc::new(Segment::new(path, segment.base, head, file, header, segment.size));
+    }
+
     /// How many entries wait for a commit.
     #[cfg(test)]
     pub(crate) fn pending(&self) -> usize {

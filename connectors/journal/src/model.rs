@@ -362,3 +362,51 @@ fn marks_that_do_not_ascend_are_refused() {
     log.commit().unwrap();
     assert!(!log.append(&mut [entry(0, 2, b"")]).unwrap_err().is_retryable());
 }
+
+/// The disk has it all, but nobody was told: what comes next takes its addresses.
+#[test]
+fn what_failed_never_follows_what_was_written_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = opened(folder.path()).unwrap();
+    log.append(&mut [entry(0, 1, b"same"), entry(0, 2, b"size")]).unwrap();
+    log.flush().unwrap();
+    let error = std::io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+    log.give_up("syncing".to_owned(), error);
+    log.append(&mut [entry(0, 1, b"next")]).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    let log = opened(folder.path()).unwrap();
+    let found: Vec<Known> = read(log.store(), 0).unwrap().into_iter().map(|(_, known)| known).collect();
+    assert_eq!(found, [(0, 1, b"next".to_vec())]);
+}
+
+#[test]
+fn damage_to_what_a_reader_has_stored_is_not_taken_for_a_torn_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = opened(folder.path()).unwrap();
+    log.append(&mut [entry(0, 1, b"read and stored")]).unwrap();
+    log.commit().unwrap();
+    let setting = crate::rig::setting_of("lake", true, forebay_api::Start::Newest);
+    let (end, _running) = log.store().place(&setting, None).unwrap();
+    let (segment, _) = log.store().find(0).unwrap();
+    segment.file.write_all_at(b"X", segment.offset(100)).unwrap();
+    drop((_running, log));
+    let fault = opened(folder.path()).unwrap_err();
+    assert!(fault.to_string().contains(&format!("from address 0 to {end} is damaged")), "{fault}");
+}
+
+#[test]
+fn a_torn_end_is_zeros_after_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = opened(folder.path()).unwrap();
+    log.append(&mut [entry(0, 1, &[1; 9000])]).unwrap();
+    log.flush().unwrap();
+    let (segment, from, to) = log.unsynced();
+    segment.file.write_all_at(b"?", segment.offset(from + 70)).unwrap();
+    drop(log);
+    let log = opened(folder.path()).unwrap();
+    let mut bytes = vec![1; usize::try_from(to - from).unwrap()];
+    segment.read(from, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    assert_eq!(log.durable(), from);
+}

@@ -181,3 +181,52 @@ fn answer<T>(reply: Reply<T>, result: Result<T, Fault>) {
     // Whoever asked may have been aborted; what was accepted went back with the delivery.
     reply.send(result).ok();
 }
+
+#[cfg(test)]
+mod tests {
+    use forebay_api::{Op, Part, Progress, Settled};
+    use tokio::sync::oneshot::Receiver;
+
+    use super::*;
+    use crate::model::{config, entry, setting};
+    use crate::rig::{batch, stream};
+
+    /// A job for one entry, where its answer comes, and what was settled.
+    fn job(number: u64, size: usize) -> (Job, Receiver<Result<(), Fault>>, Receiver<Progress>) {
+        let part = Part { batch: batch(&stream(1), [number], 1, Op::Insert), rows: [0].into(), range: 0..1 };
+        let (delivery, back) = Delivery::new([part].into(), 0, Progress::new(1));
+        let (reply, answer) = oneshot::channel();
+        (Job::Append(vec![entry(1, number, &vec![7; size])], delivery, reply), answer, back)
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_takes_its_group_back_and_what_follows_waits_for_the_lane() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(config(), &setting(folder.path())).unwrap();
+        log.forbid_writes();
+        let (jobs, queue) = mpsc::channel(JOBS);
+        // The first is gathered, the second large enough to be handed to the kernel, and the third is behind both.
+        let mut answers = Vec::new();
+        for (number, size) in [(1, 100), (2, 2 << 20), (3, 100)] {
+            let (job, answer, back) = job(number, size);
+            jobs.try_send(job).unwrap_or_else(|_| panic!("there is room"));
+            answers.push((answer, back));
+        }
+        let thread = std::thread::spawn(move || Work { log, failed: HashSet::new() }.run(queue));
+        for (answer, back) in answers {
+            answer.await.unwrap().unwrap_err();
+            assert_eq!(back.await.unwrap().of(0), Settled::Open);
+        }
+        let writer = Writer { jobs };
+        let (again, answer, _) = job(1, 100);
+        writer.jobs.send(again).await.unwrap_or_else(|_| panic!("it runs"));
+        assert!(answer.await.unwrap().unwrap_err().is_retryable());
+        assert_eq!(writer.begin(&stream(1)).await.unwrap(), None);
+        let (again, answer, back) = job(1, 100);
+        writer.jobs.send(again).await.unwrap_or_else(|_| panic!("it runs"));
+        answer.await.unwrap().unwrap();
+        assert_eq!(back.await.unwrap().of(0), Settled::Accepted);
+        writer.close().await.unwrap();
+        thread.join().unwrap();
+    }
+}

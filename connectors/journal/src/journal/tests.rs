@@ -144,6 +144,9 @@ async fn what_every_reader_has_stored_is_deleted_and_nothing_else() {
     assert_eq!(slow.numbers(4).await.len(), 4);
     slow.commit();
     until("two segments are deleted", || segments(folder.path()) == 3).await;
+    let inside = Folder::of(&setting(folder.path()));
+    let written = crate::readers::Readers::load(&inside).unwrap().lowest();
+    assert!(written >= inside.bases().unwrap().first().copied(), "places are written down before files go");
     assert_eq!(slow.numbers(6).await, [5, 6, 7, 8, 9, 10]);
     let place = |name: &str| {
         journal.status().readers.into_iter().find(|reader| reader.name == name).unwrap().behind.unwrap()
