@@ -150,7 +150,11 @@ impl Client {
         let end = self.context.ended()?;
         match self.producer.client().fatal_error() {
             // librdkafka gave up by itself: its reason says more than that it is fatal.
-            Some((code, said)) if end.code == Code::Fatal => Some(KafkaError { code, said: Some(said) }),
+            Some((code, said))
+                if matches!(end.code, Code::Fatal | Code::PurgeQueue | Code::PurgeInflight) =>
+            {
+                Some(KafkaError { code, said: Some(said) })
+            }
             _ => Some(end),
         }
     }

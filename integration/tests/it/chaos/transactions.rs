@@ -128,6 +128,10 @@ fn twin(source: &Database, slot: &str, destination: &str) -> Daemon {
     Daemon::new(FOREBAY, &(reading + destination))
 }
 
+fn writes(status: &serde_json::Value) -> bool {
+    status["sources"][0]["destinations"][0]["delivered"].as_u64() > Some(0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_hung_while_another_took_over_is_fenced_and_spoils_nothing() {
     let settings = load();
@@ -144,14 +148,13 @@ async fn a_daemon_that_hung_while_another_took_over_is_fenced_and_spoils_nothing
     read_by(&mut zombie).await;
     let mut workload = Workload::start(source.url(), &settings);
     workload.commits(60).await;
+    // Whoever takes over last has the stream, so it must have done so before it hangs.
+    zombie.wait_until("the daemon that will hang writes", writes).await;
     zombie.signal(Signal::STOP);
     workload.commits(20).await;
     read_by(&mut heir).await;
     workload.commits(20).await;
-    heir.wait_until("the heir writes", |status| {
-        status["sources"][0]["destinations"][0]["delivered"].as_u64() > Some(0)
-    })
-    .await;
+    heir.wait_until("the heir writes", writes).await;
     zombie.signal(Signal::CONT);
     assert_eq!(zombie.exit_code().await, 69, "{}", zombie.stderr());
     assert!(zombie.stderr().contains("another daemon has taken it over"), "{}", zombie.stderr());
