@@ -353,25 +353,31 @@ fn sources(settings: &Settings, parts: &mut Parts, pipelines: &[&PipelineStatus]
     settings.sources.iter().map(of_source).collect()
 }
 
-/// A source that runs without its journal leaves what is in it: its checkpoint is beyond that, so nobody would read it
-/// again.
+/// A source that runs without its journal, or with one of another kind, leaves what is in it: its checkpoint is beyond
+/// that, so nobody would read it again.
 fn nothing_left_behind(settings: &Settings, parts: &Parts) -> Result<(), Fault> {
     let stored = parts.store.all()?;
-    for source in settings.sources.iter().filter(|source| settings.journal_of(source).is_none()) {
+    for source in &settings.sources {
         let prefix = format!("{}/", source.name);
         let readers = stored.iter().filter_map(|(key, checkpoint)| {
             Some((key.strip_prefix(&prefix)?.to_owned(), checkpoint.position.clone()))
         });
         let readers = readers.collect();
-        for entry in parts.registry.journals().values() {
+        let kind = settings.journal_of(source).map(|journal| journal.kind.as_str());
+        let others = parts.registry.journals().iter().filter(|(known, _)| Some(**known) != kind);
+        for (_, entry) in others {
             let setting = settings.journal_setting(source);
             let Some(left) = (entry.left_behind)(&setting, &readers)? else { continue };
             return Err(Fault::fatal(
-                format!("starting `{}` without its journal", source.name),
+                format!("starting `{}` without the journal that it had", source.name),
                 Blame::Configuration,
                 left,
             )
-            .with_remedy("run it with `journal: disk` until everything is delivered, or give that up by `forebay journal forget`"));
+            .with_remedy(format!(
+                "run it with that journal until everything is delivered; then say so by `forebay checkpoint reset {}/…` \
+                 where it is in Kafka. Or give up what was not read: `forebay journal forget` while it runs",
+                source.name
+            )));
         }
     }
     Ok(())

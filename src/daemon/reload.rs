@@ -18,14 +18,21 @@ impl Running {
         let settings = reread().map_err(|error| {
             Refusal::wrong(error.render(false), "mend the configuration; what ran before runs on")
         })?;
-        let fixed = needs_a_restart(&self.settings, &settings);
+        let mut fixed = needs_a_restart(&self.settings, &settings);
+        // Whether anything would be left in it is asked at a start, when nobody has it open.
+        fixed.extend(settings.sources.iter().filter_map(|source| {
+            let before = self.settings.sources.iter().find(|before| before.name == source.name)?;
+            let kind =
+                |settings: &Settings, source| settings.journal_of(source).map(|journal| journal.kind.clone());
+            let (before, after) = (kind(&self.settings, before), kind(&settings, source));
+            (before.is_some() && before != after).then(|| format!("the journal of `{}`", source.name))
+        }));
         if !fixed.is_empty() {
             return Err(Refusal::wrong(
                 format!("{} changed, which takes a restart; nothing was done", fixed.join(" and ")),
                 "restart the daemon, or take that change back",
             ));
         }
-        super::nothing_left_behind(&settings, &self.parts).map_err(refused)?;
         let plans = self.plans(&settings);
         let runs = |plan: &PipelinePlan| self.crew.members().iter().any(|member| member.plan == *plan);
         let fresh: Vec<PipelinePlan> = plans.iter().filter(|plan| !runs(plan)).cloned().collect();
@@ -95,7 +102,7 @@ struct Done {
 }
 
 /// The keys that changed and that a running daemon cannot change.
-fn needs_a_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
+fn needs_a_restart(before: &Settings, after: &Settings) -> Vec<String> {
     let fixed = [
         ("`name`", before.name == after.name),
         ("`environment`", before.environment == after.environment),
@@ -105,7 +112,7 @@ fn needs_a_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("`startup`", before.startup == after.startup),
         ("`shutdown`", before.shutdown == after.shutdown),
     ];
-    fixed.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+    fixed.into_iter().filter(|(_, same)| !same).map(|(key, _)| key.to_owned()).collect()
 }
 
 #[cfg(test)]

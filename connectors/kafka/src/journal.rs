@@ -14,7 +14,7 @@ mod intake;
 mod partition;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +80,17 @@ impl JournalConnector for KafkaJournal {
             Ok(topic) => topic.check().await,
             Err(mistakes) => mistakes.iter().map(mistaken).collect(),
         }
+    }
+
+    fn left_behind(_: &JournalSetting, stored: &BTreeMap<String, Position>) -> Result<Option<String>, Fault> {
+        let ours = stored.iter().filter(|(_, position)| Resumed::read(position).is_ok());
+        let ours: Vec<String> = ours.map(|(name, _)| format!("`{name}`")).collect();
+        Ok((!ours.is_empty()).then(|| {
+            let readers = ours.join(", ");
+            format!(
+                "these read a journal in Kafka, and only Kafka knows whether they have all of it: {readers}"
+            )
+        }))
     }
 }
 

@@ -139,7 +139,7 @@ async fn what_a_journal_holds_is_not_left_behind_by_a_start_without_it() {
     world.daemon.spawn();
     assert_eq!(world.daemon.exit_code().await, 78);
     let said = world.daemon.stderr();
-    assert!(said.contains("without its journal") && said.contains("`b`"), "{said}");
+    assert!(said.contains("without the journal that it had") && said.contains("`b`"), "{said}");
     // With the journal it goes on, until all is delivered.
     let table = format!("b: {{type: postgres, url: \"{}\"}}", copy.url());
     world.configure("", &[A, &table]);

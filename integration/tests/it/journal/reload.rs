@@ -80,5 +80,9 @@ async fn sighup_reloads_and_without_a_journal_the_one_pipeline_is_restarted() {
     world.has("a.ndjson", 30).await;
     world.has("b.ndjson", 20).await;
     assert_eq!(world.ids("a.ndjson"), (0..30).collect::<Vec<_>>());
+    // It is taken away by a start, which looks whether anything is left in it.
+    world.configure("journal: none\n", &[A, B]);
+    let said = world.refused(78, &["reload"]).await;
+    assert!(said.contains("the journal of `db` changed, which takes a restart"), "{said}");
     assert_eq!(world.daemon.stop().await, 0);
 }
