@@ -43,6 +43,7 @@ use parts::{Built, Parts};
 pub(crate) use parts::{build_destination, lane_limits};
 pub use plan::JOURNAL;
 use plan::PipelinePlan;
+use replay::Replay;
 pub use replay::Wanted;
 
 /// How long a destination may take to close at the end; what it accepted is durable already.
@@ -170,7 +171,7 @@ struct Running {
     dry_run: bool,
     shutdown: Shutdown,
     /// Those that are not done.
-    replays: Vec<replay::Replay>,
+    replays: Vec<Replay>,
     /// Those who hand dead letters on.
     forwarding: JoinSet<()>,
     stop_forwarding: CancellationToken,
@@ -228,7 +229,7 @@ impl Running {
         if let plan::Reads::Replay(_, replay) = &plan.reads
             && !self.shutdown.stop.is_cancelled()
         {
-            return self.replay_ended(replay.clone(), ended).await;
+            return self.replay_ended(Replay::clone(replay), ended).await;
         }
         let fault = match ended {
             Ok(true) => return self.show(),

@@ -285,8 +285,8 @@ async fn follow(server: &Server, key: &str, console: &Console) -> Result<(), Fai
     let mut delivered = 0;
     loop {
         let seen = Seen::of(server).await?;
-        let all = seen.sources.iter().flat_map(|source| &source.destinations);
-        let Some(lane) = all.filter(|lane| lane.pipeline.as_deref() == Some(key)).last() else { break };
+        let mut all = seen.sources.iter().flat_map(|source| &source.destinations);
+        let Some(lane) = all.find(|lane| lane.pipeline.as_deref() == Some(key)) else { break };
         delivered = lane.delivered;
         if let Some(why) = lane.details.get("stopped") {
             bar.finish_and_clear();

@@ -36,7 +36,7 @@ pub(super) enum Reads {
     /// The journal of the source.
     Journal(JournalSettings),
     /// A part of the journal, once more.
-    Replay(JournalSettings, Replay),
+    Replay(JournalSettings, Box<Replay>),
 }
 
 /// What a pipeline writes.
@@ -81,7 +81,7 @@ impl PipelinePlan {
         Some(PipelinePlan {
             key: replay.key(),
             source: source.clone(),
-            reads: Reads::Replay(journal, replay.clone()),
+            reads: Reads::Replay(journal, Box::new(replay.clone())),
             writes: Writes::Destinations(vec![destination]),
             instance: (settings.name.clone(), settings.environment.clone()),
         })

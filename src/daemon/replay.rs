@@ -266,7 +266,7 @@ mod tests {
         };
         let first = keep(&state, replay.clone()).await.unwrap();
         assert_eq!((first.number, first.key().as_str()), (1, "shop/lake/replay-1"));
-        assert_eq!(unfinished(&state).await.unwrap(), [first.clone()]);
+        assert_eq!(unfinished(&state).await.unwrap(), std::slice::from_ref(&first));
         forget(&state, &first).await.unwrap();
         assert!(unfinished(&state).await.unwrap().is_empty());
         assert_eq!(keep(&state, replay).await.unwrap().number, 2);

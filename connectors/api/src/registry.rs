@@ -219,6 +219,9 @@ pub struct DestinationEntry {
     pub check: for<'a> fn(Value, &'a DestinationSetting) -> BoxFuture<'a, Vec<Finding>>,
 }
 
+/// The positions of a journal's readers that the core has stored, by their names.
+pub type Stored = BTreeMap<String, Position>;
+
 /// A journal connector with its types erased.
 pub struct JournalEntry {
     /// One line for `forebay list`.
@@ -230,7 +233,7 @@ pub struct JournalEntry {
     /// See [`JournalConnector::check`].
     pub check: for<'a> fn(Value, &'a JournalSetting) -> BoxFuture<'a, Vec<Finding>>,
     /// See [`JournalConnector::left_behind`].
-    pub left_behind: fn(&JournalSetting, &BTreeMap<String, Position>) -> Result<Option<String>, Fault>,
+    pub left_behind: fn(&JournalSetting, &Stored) -> Result<Option<String>, Fault>,
     /// See [`JournalConnector::salvage`].
     pub salvage: fn(&JournalSetting) -> Result<Vec<String>, Fault>,
 }

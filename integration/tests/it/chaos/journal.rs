@@ -75,7 +75,7 @@ destinations:
   away: {{type: postgres, url: \"{}\"}}
 ",
             slow.url(),
-            behind(&line, &server, &away),
+            behind(&line, server, &away),
         );
     let mut daemon = Daemon::new(FOREBAY, &config);
     // A required destination that is away does not keep it from starting.
