@@ -13,6 +13,7 @@ mod orders;
 pub mod schemas;
 pub mod snapshot;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,6 +38,9 @@ use crate::schemas::SourceSchemas;
 use crate::snapshot::SnapshotDesk;
 use crate::telemetry::{LaneFigures, SourceFigures, Telemetry};
 
+/// Of so many replays it is told how they ended.
+const REPLAYS_TOLD: usize = 100;
+
 /// All that there is to tell.
 #[derive(Debug)]
 pub struct Status {
@@ -56,6 +60,8 @@ pub struct Status {
     sources: Mutex<Arc<[SourceStatus]>>,
     /// The dead letters of each destination.
     dead_letters: Mutex<Arc<[Arc<DeadLetters>]>>,
+    /// How the latest replays ended, by their numbers.
+    replays: Mutex<BTreeMap<u64, String>>,
 }
 
 /// One source and everything that carries its events.
@@ -133,6 +139,7 @@ impl Status {
             orders,
             sources: Mutex::new(Arc::new([])),
             dead_letters: Mutex::new(Arc::new([])),
+            replays: Mutex::default(),
         }
     }
 
@@ -140,6 +147,15 @@ impl Status {
     pub fn show(&self, sources: Vec<SourceStatus>, dead_letters: Vec<Arc<DeadLetters>>) {
         *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources.into();
         *self.dead_letters.lock().unwrap_or_else(PoisonError::into_inner) = dead_letters.into();
+    }
+
+    /// Says how a replay ended, for whoever waits for it.
+    pub fn replay_ended(&self, number: u64, how: &str) {
+        let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
+        replays.insert(number, how.to_owned());
+        while replays.len() > REPLAYS_TOLD {
+            replays.pop_first();
+        }
     }
 
     /// The dead letters of each destination as they are now.
@@ -246,6 +262,7 @@ impl Status {
             "problems": self.problems(),
             "memory": {"used_bytes": self.memory().0, "budget_bytes": self.memory().1},
             "sources": self.sources().iter().map(SourceStatus::to_json).collect::<Vec<_>>(),
+            "replays_ended": *self.replays.lock().unwrap_or_else(PoisonError::into_inner),
             "dead_letters": self.dead_letters().iter().map(|kept| kept.to_json()).collect::<Vec<_>>(),
         })
     }

@@ -83,6 +83,9 @@ pub trait CheckpointStore: Send + Sync + 'static {
 
     /// Removes what is stored for a key whose pipeline is no more; durable when it returns.
     async fn forget(&self, key: &str) -> Result<(), Fault>;
+
+    /// The same before anything runs; blocks on the disk.
+    fn forget_now(&self, key: &str) -> Result<(), Fault>;
 }
 
 /// The store in `data_dir`.
@@ -270,6 +273,10 @@ impl CheckpointStore for FileStore {
         FileStore::all(self)
     }
 
+    fn forget_now(&self, key: &str) -> Result<(), Fault> {
+        self.remove(key).map(drop)
+    }
+
     async fn forget(&self, key: &str) -> Result<(), Fault> {
         let doing = format!("removing the checkpoint of `{key}`");
         let key = key.to_owned();
@@ -316,6 +323,10 @@ impl CheckpointStore for NothingStored {
 
     fn all(&self) -> Result<BTreeMap<String, Checkpoint>, Fault> {
         Ok(BTreeMap::new())
+    }
+
+    fn forget_now(&self, _: &str) -> Result<(), Fault> {
+        Ok(())
     }
 
     async fn forget(&self, _: &str) -> Result<(), Fault> {

@@ -31,7 +31,9 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, JournalDesk, PipelineStatus, SourceStatus, Status};
 use crate::checkpoint::{CheckpointStore, FileStore, NothingStored};
-use crate::config::{ConfigError, DestinationSettings, JournalChoice, OwnKeys, Settings, SourceSettings};
+use crate::config::{
+    Beginning, ConfigError, DestinationSettings, JournalChoice, OwnKeys, Settings, SourceSettings,
+};
 use crate::dead_letters::Forwarder;
 use crate::format::Format;
 use crate::shutdown::Shutdown;
@@ -43,6 +45,7 @@ use parts::{Built, Parts};
 pub(crate) use parts::{build_destination, lane_limits};
 pub use plan::JOURNAL;
 use plan::PipelinePlan;
+pub(crate) use replay::REPLAYED;
 use replay::Replay;
 pub use replay::Wanted;
 
@@ -85,6 +88,7 @@ impl Daemon {
         let store = Arc::new(FileStore::open(&settings.data_dir)?);
         let parts = Parts::new(Arc::new(registry), (store.clone(), store), false);
         nothing_left_behind(&settings, &parts)?;
+        put_away(&settings, &parts)?;
         let admin = Some(settings.admin.listen);
         let daemon = Daemon::assemble(settings, parts)?;
         Ok(Daemon { admin, reread, ..daemon })
@@ -155,7 +159,7 @@ impl Daemon {
         };
         running.forward(self.forwarders).await;
         for (plan, built) in self.built {
-            running.crew.start(plan, built, startup, &running.shutdown);
+            running.crew.start(plan, built, Some(startup), &running.shutdown);
         }
         running.run(self.orders).await
     }
@@ -268,7 +272,10 @@ impl Running {
             {
                 continue;
             }
-            let Some(journal) = self.parts.journal(&source.name) else { continue };
+            // Where several daemons deliver, each ends when it is told to.
+            let Some(journal) = self.parts.journal(&source.name).filter(|journal| journal.is_local()) else {
+                continue;
+            };
             let Ok(end) = journal.end().await else { continue };
             let at_end: Vec<String> = self
                 .crew
@@ -310,6 +317,13 @@ impl Running {
             Refusal::wrong(format!("`{source}` has no journal"), "look at `forebay status`")
         })?;
         let key = format!("{source}/{reader}");
+        let known: Vec<String> =
+            journal.status().readers.into_iter().map(|reader| format!("`{}`", reader.name)).collect();
+        let configured = plan::pipelines(&self.settings).iter().any(|plan| plan.key == key);
+        if journal.is_local() && !configured && !known.contains(&format!("`{reader}`")) {
+            let error = format!("no reader `{reader}` has a place in the journal of `{source}`");
+            return Err(Refusal::wrong(error, format!("name one of {}", known.join(", "))));
+        }
         let ours = |plan: &PipelinePlan| plan.key == key;
         self.crew.stop(ours).await;
         // Its position means nothing any more, and is removed first: a place without one begins anew.
@@ -320,9 +334,11 @@ impl Running {
         let mut done = format!("the journal of `{source}` keeps nothing for `{reader}` any more");
         if let Some(plan) = plan::pipelines(&self.settings).into_iter().find(ours) {
             let built = self.parts.build(&plan, &self.settings).map_err(refused)?;
-            let startup = self.settings.startup.wait.as_duration();
-            self.crew.start(plan, built, startup, &self.shutdown);
-            done += "; it begins anew with the oldest entry";
+            done += match plan.destinations()[0].start {
+                Beginning::Oldest => "; it begins anew with the oldest entry",
+                Beginning::Newest => "; it begins anew with what comes from now on (`start: newest`)",
+            };
+            self.crew.start(plan, built, None, &self.shutdown);
         }
         self.show();
         forgotten.map_err(refused)?;
@@ -379,6 +395,24 @@ fn nothing_left_behind(settings: &Settings, parts: &Parts) -> Result<(), Fault> 
                  where it is in Kafka. Or give up what was not read: `forebay journal forget` while it runs",
                 source.name
             )));
+        }
+    }
+    Ok(())
+}
+
+/// Journals that were read to their end and do not stand between any more go, with the positions of their readers: what
+/// they kept is older than what destinations get now.
+fn put_away(settings: &Settings, parts: &Parts) -> Result<(), Fault> {
+    for source in &settings.sources {
+        let kind = settings.journal_of(source).map(|journal| journal.kind.as_str());
+        for (_, entry) in parts.registry.journals().iter().filter(|(known, _)| Some(**known) != kind) {
+            if !(entry.discard)(&settings.journal_setting(source))? {
+                continue;
+            }
+            info!(source = source.name, "the journal that it had was read to its end and is removed");
+            let prefix = format!("{}/", source.name);
+            let keys = parts.store.all()?.into_keys().filter(|key| key.starts_with(&prefix));
+            keys.collect::<Vec<_>>().iter().try_for_each(|key| parts.store.forget_now(key))?;
         }
     }
     Ok(())

@@ -26,8 +26,9 @@ const STOPPED_FOR: Duration = Duration::from_secs(60);
 
 /// Runs `pipeline` until it is stopped, done or beyond repair; whether everything it read is settled.
 ///
-/// A source that was never reachable within `startup` is given up: its last fault is returned.
-pub async fn run(pipeline: Pipeline, startup: Duration, shutdown: Shutdown) -> Result<bool, Fault> {
+/// A source that was never reachable within `startup` is given up: its last fault is returned. Without that it is tried
+/// for ever: one that was begun beside others that run must not end them.
+pub async fn run(pipeline: Pipeline, startup: Option<Duration>, shutdown: Shutdown) -> Result<bool, Fault> {
     let began = Instant::now();
     let mut attempts = 0;
     loop {
@@ -51,8 +52,8 @@ pub async fn run(pipeline: Pipeline, startup: Duration, shutdown: Shutdown) -> R
             attempts = 0;
         }
         attempts += 1;
-        let gives_up = !pipeline.isolated && !pipeline.reports.source.ever_connected();
-        if gives_up && began.elapsed() >= startup {
+        let startup = startup.filter(|_| !pipeline.isolated && !pipeline.reports.source.ever_connected());
+        if startup.is_some_and(|startup| began.elapsed() >= startup) {
             return Err(fault);
         }
         let after = match &fault {
@@ -60,7 +61,7 @@ pub async fn run(pipeline: Pipeline, startup: Duration, shutdown: Shutdown) -> R
             Fault::Fatal { .. } => None,
         };
         let mut wait = RETRY.wait(attempts, after);
-        if gives_up {
+        if let Some(startup) = startup {
             wait = wait.min(startup.saturating_sub(began.elapsed()));
         }
         if !fault.is_retryable() {

@@ -11,6 +11,7 @@
 //! | [`Proxy`] | a TCP proxy that delays, cuts, holds, swallows and resets |
 //! | [`workload::Workload`] | random writers who know what they committed |
 //! | [`checker::Checker`] | the judge of what a destination received |
+//! | [`pipelines::pipeline`] | a pipeline inside of the test's own process |
 //! | [`Replica`] | tables as a reader builds them from events, whatever tables they are |
 //!
 //! Invariants: what is missing on a machine makes a test fail with the command that brings it, and never skips it.
@@ -22,6 +23,7 @@ pub mod checker;
 mod daemon;
 mod database;
 mod kafka;
+pub mod pipelines;
 mod postgres;
 mod proxy;
 mod replica;

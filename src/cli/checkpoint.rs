@@ -69,7 +69,8 @@ struct Set {
 
 /// Forget a source's position: it begins as it would at its first start
 ///
-/// The daemon must be stopped.
+/// The daemon must be stopped. What reads a journal (`source/destination`) goes on where the journal has its place; to
+/// give that up, use `forebay journal forget`.
 #[derive(Debug, Args)]
 struct Reset {
     /// The source, or `source/destination` behind a journal; one that the configuration has no more, too

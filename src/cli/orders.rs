@@ -17,8 +17,8 @@ use super::status::Seen;
 use super::table::aligned;
 use super::{Failure, print};
 use crate::connectors;
-use crate::daemon::Wanted;
 use crate::daemon::order::{Order, ReplayOrder};
+use crate::daemon::{REPLAYED, Wanted};
 use crate::filter::Window;
 use crate::snapshot::Refusal;
 
@@ -142,7 +142,8 @@ enum JournalAct {
     },
     /// Keep nothing for a reader any more
     ///
-    /// What it has not read is lost to it. One that is in the configuration begins anew, with the oldest entry there is.
+    /// What it has not read is lost to it. One that is in the configuration begins anew, with the oldest entry that there
+    /// is, or where its `start` says.
     Forget {
         /// The reader: the name of a destination
         reader: String,
@@ -180,9 +181,9 @@ impl Replay {
         };
         let answer = give(&server, &order).await?;
         print(&format!("{}\n", done(&answer)))?;
-        let key = answer["key"].as_str().filter(|_| !self.detach);
-        match key {
-            Some(key) => follow(&server, key, console).await,
+        let begun = answer["key"].as_str().zip(answer["number"].as_u64()).filter(|_| !self.detach);
+        match begun {
+            Some((key, number)) => follow(&server, key, number, console).await,
             None => Ok(()),
         }
     }
@@ -280,13 +281,15 @@ fn done(answer: &Value) -> &str {
 }
 
 /// Shows how far a replay is until it is done.
-async fn follow(server: &Server, key: &str, console: &Console) -> Result<(), Failure> {
+async fn follow(server: &Server, key: &str, number: u64, console: &Console) -> Result<(), Failure> {
     let bar = console.show_progress();
     let mut delivered = 0;
-    loop {
+    let ended = loop {
         let seen = Seen::of(server).await?;
         let mut all = seen.sources.iter().flat_map(|source| &source.destinations);
-        let Some(lane) = all.find(|lane| lane.pipeline.as_deref() == Some(key)) else { break };
+        let Some(lane) = all.find(|lane| lane.pipeline.as_deref() == Some(key)) else {
+            break seen.replays_ended.get(&number).cloned();
+        };
         delivered = lane.delivered;
         if let Some(why) = lane.details.get("stopped") {
             bar.finish_and_clear();
@@ -297,8 +300,15 @@ async fn follow(server: &Server, key: &str, console: &Console) -> Result<(), Fai
         }
         bar.set_message(format!("{key}: {} delivered", HumanCount(delivered)));
         tokio::time::sleep(LOOK_EVERY).await;
-    }
+    };
     bar.finish_and_clear();
+    if ended.as_deref() != Some(REPLAYED) {
+        let how = ended.unwrap_or_else(|| "the daemon does not know it any more".to_owned());
+        let doing = format!("replaying `{key}`");
+        return Err(Fault::fatal(doing, Blame::Outside, how)
+            .with_remedy("look at the daemon's log and at `forebay status`, and begin it again")
+            .into());
+    }
     print(&format!("it is done; {} events were seen delivered\n", HumanCount(delivered)))
 }
 

@@ -49,6 +49,9 @@ pub(super) struct Seen {
     uptime_seconds: u64,
     ready: bool,
     problems: Vec<String>,
+    /// How the latest replays ended, by their numbers.
+    #[serde(default)]
+    pub(super) replays_ended: BTreeMap<u64, String>,
     memory: Memory,
     /// In the order of its configuration.
     pub(super) sources: Vec<SeenSource>,

@@ -35,7 +35,13 @@ pub(super) struct Crew {
 
 impl Crew {
     /// Sets a pipeline going.
-    pub(super) fn start(&mut self, plan: PipelinePlan, built: Built, startup: Duration, shutdown: &Shutdown) {
+    pub(super) fn start(
+        &mut self,
+        plan: PipelinePlan,
+        built: Built,
+        startup: Option<Duration>,
+        shutdown: &Shutdown,
+    ) {
         let shutdown = shutdown.child();
         info!(source = %plan.key, destinations = built.pipeline.lanes.len(), "source starts");
         let task = self.tasks.spawn(supervise::run(built.pipeline, startup, shutdown.clone()));

@@ -184,7 +184,8 @@ impl Parts {
         };
         let reports = PipelineReports::default();
         let stored = Arc::default();
-        let budget = Budget::new(0);
+        // Until it is shared out; queues are made by it.
+        let budget = Budget::new(settings.limits.events_budget().as_usize() / PIPELINE_SHARES);
         let status = PipelineStatus {
             key: plan.key.clone(),
             reports: reports.clone(),
@@ -345,7 +346,8 @@ impl Parts {
                 batch: JOURNAL_BATCH,
                 timeout: DEFAULT_TIMEOUT,
                 retry: JOURNAL_RETRY,
-                on_poison: OnPoison::DeadLetter,
+                // What it refuses would reach nobody, and a letter of it could be replayed by nobody.
+                on_poison: OnPoison::Halt,
                 replays_letters: false,
             },
             destination: writer,

@@ -63,10 +63,9 @@ impl Running {
         }
         done.started =
             fresh.iter().map(|plan| plan.key.clone()).filter(|key| !before.contains(key)).collect();
-        let startup = settings.startup.wait.as_duration();
         self.settings = settings;
         for (plan, built) in fresh.into_iter().zip(built) {
-            self.crew.start(plan, built, startup, &self.shutdown);
+            self.crew.start(plan, built, None, &self.shutdown);
         }
         self.show();
         info!(

@@ -20,6 +20,9 @@ use crate::filter::{Filter, Window};
 use crate::snapshot::Refusal;
 use crate::state::{Kind, StateStore};
 
+/// How a replay has ended that brought all it should.
+pub(crate) const REPLAYED: &str = "done";
+
 /// One replay, as it is kept until it is done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +86,15 @@ impl Running {
         if self.dry_run {
             return Ok(());
         }
-        for replay in unfinished(&*self.parts.state).await? {
+        let unfinished = unfinished(&*self.parts.state).await?;
+        // A crash may have left the position of one that is done.
+        for key in self.parts.store.all()?.into_keys() {
+            let of_replay = key.split('/').nth(2).is_some();
+            if of_replay && !unfinished.iter().any(|replay| replay.key() == key) {
+                self.parts.store.forget(&key).await?;
+            }
+        }
+        for replay in unfinished {
             let Some(plan) = PipelinePlan::of_replay(&self.settings, &replay) else {
                 warn!(
                     replay = replay.key(),
@@ -106,6 +117,13 @@ impl Running {
                 "configure `journal: disk`; what happened before that cannot be replayed, but `forebay snapshot` copies tables anew",
             )
         })?;
+        let window = order.wanted.window;
+        if !journal.is_local() && (window.from_major.is_some() || window.to_major.is_some()) {
+            return Err(Refusal::wrong(
+                "events of this journal stand under its own offsets, and no LSN of theirs is known",
+                "name a time instead",
+            ));
+        }
         let from = match order.begin() {
             Some(position) => position,
             None => journal.locate(&order.since()).await.map_err(refused)?,
@@ -142,8 +160,7 @@ impl Running {
 
     fn begin(&mut self, plan: PipelinePlan, replay: Replay) -> Result<(), Fault> {
         let built = self.parts.build(&plan, &self.settings)?;
-        let startup = self.settings.startup.wait.as_duration();
-        self.crew.start(plan, built, startup, &self.shutdown);
+        self.crew.start(plan, built, None, &self.shutdown);
         self.replays.push(replay);
         self.show();
         Ok(())
@@ -176,6 +193,7 @@ impl Running {
         })?;
         self.crew.stop(|plan| plan.key == replay.key()).await;
         self.give_up(&replay).await.map_err(refused)?;
+        self.status.replay_ended(number, "given up");
         info!(replay = replay.key(), "replay given up");
         Ok(json!({"done": format!("replay {number} was given up; what it delivered stays")}))
     }
@@ -184,12 +202,16 @@ impl Running {
     pub(super) async fn replay_ended(&mut self, replay: Replay, ended: Ended) {
         match ended {
             Ok(_) => match self.give_up(&replay).await {
-                Ok(()) => info!(replay = replay.key(), "replay is done"),
+                Ok(()) => {
+                    self.status.replay_ended(replay.number, REPLAYED);
+                    info!(replay = replay.key(), "replay is done");
+                }
                 Err(fault) => {
                     error!(replay = replay.key(), error = %fault, remedy = fault.remedy(), "replay is done, but it cannot be noted; it comes again at the next start");
                 }
             },
             Err(fault) => {
+                self.status.replay_ended(replay.number, &fault.to_string());
                 error!(replay = replay.key(), error = %fault, remedy = fault.remedy(), "replay cannot go on; it is tried again at the next start, or given up by `forebay replay stop`");
             }
         }

@@ -32,7 +32,8 @@ impl Courier {
     ) -> Result<(Result<(), Fault>, Progress), Fault> {
         let opening = async {
             self.destination.open().await?;
-            self.destination.held(stream).await
+            // Daemons that share a source share this stream too, and each writes it now and then.
+            self.destination.take_over(stream).await
         };
         let opening = tokio::time::timeout(self.timeout, opening).await;
         let held = match opening.unwrap_or_else(|_| Err(self.too_slow("opening the destination"))) {

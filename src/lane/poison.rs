@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::{Group, Lane};
 use crate::config::OnPoison;
+use crate::daemon::JOURNAL;
 use crate::dead_letters::{Buried, Courier, Letter, Part, Replay, Waiting, now_micros};
 
 /// The reason of a letter whose event only stood behind another letter of its key.
@@ -117,6 +118,13 @@ impl Lane {
             String::from_utf8_lossy(&key),
             self.settings.destination
         );
+        if &*self.settings.destination == JOURNAL {
+            let refused = format!("the journal refuses it ({}): {}", why.reason, why.chain.join(": "));
+            return Fault::fatal(doing, Blame::Outside, refused).with_remedy(
+                "let the journal take it (in Kafka, raise `message.max.bytes` of the topic and of the journal's `options`) \
+                 and start again; the source keeps what comes meanwhile",
+            );
+        }
         let refused = format!("it is refused for what it holds ({}): {}", why.reason, why.chain.join(": "));
         Fault::fatal(doing, Blame::Outside, refused).with_remedy(
             "`on_poison: halt` stops here. Mend what refuses it at the destination and start again; or set `on_poison: \

@@ -176,6 +176,11 @@ impl CheckpointStore for Kept {
         Ok(self.saved.lock().unwrap().clone())
     }
 
+    fn forget_now(&self, key: &str) -> Result<(), Fault> {
+        self.saved.lock().unwrap().remove(key);
+        Ok(())
+    }
+
     async fn forget(&self, key: &str) -> Result<(), Fault> {
         self.saved.lock().unwrap().remove(key);
         Ok(())
@@ -454,7 +459,8 @@ async fn a_source_that_fails_is_drained_and_resumes_where_it_stood() {
     let fault = Some(Fault::retryable("reading", "connection lost"));
     let world = World::new(Scripted { fault, ..all(40) }, vec![(a.clone(), true)]);
     let shutdown = Shutdown::default();
-    let drained = crate::supervise::run(world.pipeline, Duration::from_secs(30), shutdown).await.unwrap();
+    let drained =
+        crate::supervise::run(world.pipeline, Some(Duration::from_secs(30)), shutdown).await.unwrap();
     assert!(drained);
     in_order(&a.numbers(), 40);
 }
@@ -640,8 +646,9 @@ async fn each_generation_of_a_shared_source_begins_at_once_and_takes_its_streams
     let (world, runs) = member(false, &destination);
     let store = world.store.clone();
     let began = Instant::now();
-    let drained =
-        crate::supervise::run(world.pipeline, Duration::from_secs(30), Shutdown::default()).await.unwrap();
+    let drained = crate::supervise::run(world.pipeline, Some(Duration::from_secs(30)), Shutdown::default())
+        .await
+        .unwrap();
     assert!(drained);
     assert_eq!(runs.load(Ordering::SeqCst), 2);
     assert!(began.elapsed() < Duration::from_millis(100), "nothing was waited for: {:?}", began.elapsed());

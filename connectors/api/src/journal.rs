@@ -41,7 +41,12 @@ pub trait Journal: Send + Sync + 'static {
     /// Where the next entry will stand.
     async fn end(&self) -> Result<Position, Fault>;
 
-    /// Gives up the place of a reader, whether it was parked or taken out of the configuration.
+    /// Whether it is this daemon's alone: its readers give events the marks that their source gave them, and its end is
+    /// known at once.
+    fn is_local(&self) -> bool;
+
+    /// Gives up the place of a reader, whether it was parked or taken out of the configuration; one that has none is
+    /// nothing to give up.
     async fn forget(&self, reader: &str) -> Result<(), Fault>;
 
     /// What `/status` and the metrics say of it.
@@ -147,6 +152,13 @@ pub trait JournalConnector: 'static {
     ) -> Result<Option<String>, Fault> {
         let _ = (setting, stored);
         Ok(None)
+    }
+
+    /// Removes what a journal of this kind has left in files, because its source runs without it and everything in it is
+    /// read: should it come between again, what it kept is older than what came meanwhile. Whether there was anything.
+    fn discard(setting: &JournalSetting) -> Result<bool, Fault> {
+        let _ = setting;
+        Ok(false)
     }
 
     /// Puts damaged entries aside, so that what is left can be read; a sentence for each place that was damaged. Nobody

@@ -234,6 +234,8 @@ pub struct JournalEntry {
     pub check: for<'a> fn(Value, &'a JournalSetting) -> BoxFuture<'a, Vec<Finding>>,
     /// See [`JournalConnector::left_behind`].
     pub left_behind: fn(&JournalSetting, &Stored) -> Result<Option<String>, Fault>,
+    /// See [`JournalConnector::discard`].
+    pub discard: fn(&JournalSetting) -> Result<bool, Fault>,
     /// See [`JournalConnector::salvage`].
     pub salvage: fn(&JournalSetting) -> Result<Vec<String>, Fault>,
 }
@@ -308,6 +310,7 @@ impl Registry {
                 })
             },
             left_behind: C::left_behind,
+            discard: C::discard,
             salvage: C::salvage,
         };
         let known = self.journals.insert(C::TYPE, entry);

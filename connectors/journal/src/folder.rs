@@ -28,7 +28,7 @@ use crate::segment::Segment;
 const VERSION: u32 = 1;
 
 /// The file that says whose journal it is.
-const ABOUT: &str = "journal.json";
+pub(crate) const ABOUT: &str = "journal.json";
 
 /// How long a process that is just ending gets to let go of the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(3);

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -14,7 +15,8 @@ use forebay_api::{
 
 use crate::config::DiskConfig;
 use crate::destination::JournalDestination;
-use crate::folder::Folder;
+use crate::fault::judge;
+use crate::folder::{ABOUT, Folder};
 use crate::locate;
 use crate::log::Log;
 use crate::position;
@@ -141,6 +143,10 @@ impl Journal for DiskJournal {
         Ok(position::write(store.identity, end))
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn forget(&self, reader: &str) -> Result<(), Fault> {
         let (store, reader) = (self.opener.opened().await?.store.clone(), reader.to_owned());
         let doing = format!("forgetting `{reader}` in the journal of `{}`", self.opener.setting.source);
@@ -218,6 +224,21 @@ impl JournalConnector for DiskJournal {
                 behind.join(", ")
             )
         }))
+    }
+
+    fn discard(setting: &JournalSetting) -> Result<bool, Fault> {
+        let folder = Folder::of(setting);
+        if !folder.has_journal()? {
+            return Ok(false);
+        }
+        let _lock = folder.lock()?;
+        let path = folder.path();
+        let judged = |error| judge(format!("removing `{}`", path.display()), error);
+        // What says whose it is goes first: without it the rest is no journal.
+        fs::remove_file(folder.file(ABOUT)).map_err(judged)?;
+        folder.sync().map_err(judged)?;
+        fs::remove_dir_all(path).map_err(judged)?;
+        Ok(true)
     }
 
     fn salvage(setting: &JournalSetting) -> Result<Vec<String>, Fault> {

@@ -291,6 +291,8 @@ impl Log {
                 Ok(())
             }
             Err(fault) => {
+                // The new file may be there under its name all the same: nothing is written before one was begun here.
+                self.broken = true;
                 self.store.set_trouble(Some(fault.to_string()));
                 Err(fault)
             }

@@ -41,7 +41,7 @@ struct Written {
 }
 
 /// Every reader that has a place.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Readers {
     places: BTreeMap<String, Place>,
     /// Whether the file says less.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -38,7 +39,10 @@ pub(crate) struct Store {
     pub(crate) durable: watch::Sender<u64>,
     /// Ascending; never empty.
     segments: Mutex<VecDeque<Arc<Segment>>>,
+    /// Never held while the disk is at work: readers look into it on every turn.
     readers: Mutex<Readers>,
+    /// Held by whoever writes places down or deletes, so that neither happens beside the other. Waits for the disk.
+    janitor: Mutex<()>,
     /// The readers that run in this process.
     running: Mutex<BTreeSet<String>>,
     /// What is wrong, for a person.
@@ -76,6 +80,7 @@ impl Store {
             durable: watch::Sender::new(durable),
             segments: Mutex::new(segments),
             readers: Mutex::new(readers),
+            janitor: Mutex::default(),
             running: Mutex::default(),
             trouble: Mutex::default(),
             _lock: lock,
@@ -159,7 +164,8 @@ impl Store {
     /// Deletes segments that everybody has read: the oldest one when it is `urgent`, else all that are older than what is
     /// retained. Gives how many.
     pub(crate) fn release(&self, urgent: bool) -> Result<usize, Fault> {
-        let mut readers = lock(&self.readers);
+        let _janitor = lock(&self.janitor);
+        let mut readers = lock(&self.readers).clone();
         let lowest = match readers.lowest() {
             Some(lowest) => lowest,
             None if urgent && readers.all_are_parked() => u64::MAX,
@@ -170,21 +176,20 @@ impl Store {
         let mut released = 0;
         loop {
             let victim = {
-                let mut segments = lock(&self.segments);
-                match segments.get(1) {
-                    Some(next) if done(next) => {
-                        readers.store(&self.folder)?;
-                        segments.pop_front()
-                    }
-                    _ => None,
-                }
+                let segments = lock(&self.segments);
+                segments.front().filter(|_| segments.get(1).is_some_and(|next| done(next))).cloned()
             };
             let Some(victim) = victim else { return Ok(released) };
             let doing = || format!("deleting `{}`", victim.path.display());
-            // Where this fails, it is tried again when the journal is opened: the segment is below every place.
-            fs::remove_file(&victim.path).map_err(|error| judge(doing(), error))?;
+            readers.store(&self.folder)?;
+            // It stays the first one until it is gone, because a hole in the middle would be taken for damage.
+            match fs::remove_file(&victim.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(judge(doing(), error)),
+                _ => {}
+            }
             step!("journal-segment-deleted");
             self.folder.sync().map_err(|error| judge(doing(), error))?;
+            lock(&self.segments).pop_front();
             released += 1;
             if urgent {
                 return Ok(released);
@@ -196,8 +201,11 @@ impl Store {
     fn park(&self) -> Result<bool, Fault> {
         let segments = self.segments();
         let Some(next) = segments.get(1) else { return Ok(false) };
-        let mut readers = lock(&self.readers);
-        let parked = readers.park(next.base);
+        let _janitor = lock(&self.janitor);
+        let (parked, mut readers) = {
+            let mut readers = lock(&self.readers);
+            (readers.park(next.base), readers.clone())
+        };
         readers.store(&self.folder)?;
         for reader in &parked {
             warn!(
@@ -219,8 +227,9 @@ impl Store {
             return Err(Fault::fatal(doing, Blame::Defect, "it is read under this name already"));
         }
         let running = Running { store: self.clone(), name: name.clone() };
-        let mut readers = lock(&self.readers);
-        let known = readers.get(name);
+        // So that nothing is deleted meanwhile.
+        let _janitor = lock(&self.janitor);
+        let known = lock(&self.readers).get(name);
         if known.is_some_and(|place| place.parked) {
             return Err(parked(&doing));
         }
@@ -229,22 +238,27 @@ impl Store {
             (None, Some(place)) => place.at,
             (None, None) => self.start(setting)?,
         };
-        // Under the lock of the places, so that nothing is deleted meanwhile.
         self.exists(at, &doing)?;
-        readers.set(name, Place { at, required: setting.required, parked: false })?;
+        let mut readers = {
+            let mut readers = lock(&self.readers);
+            readers.set(name, Place { at, required: setting.required, parked: false })?;
+            readers.clone()
+        };
         readers.store(&self.folder)?;
         Ok((at, running))
     }
 
     /// Gives readers that have no place yet the one where they will begin.
     pub(crate) fn await_readers(&self, settings: &[ReaderSetting]) -> Result<(), Fault> {
-        let mut readers = lock(&self.readers);
+        let _janitor = lock(&self.janitor);
         for setting in settings {
             // Where the start is none of this journal, the reader says so when it runs.
             let start = self.start(setting).ok().filter(|at| self.find(*at).is_some());
+            let mut readers = lock(&self.readers);
             let Some(at) = start.filter(|_| readers.get(&setting.name).is_none()) else { continue };
             readers.set(&setting.name, Place { at, required: setting.required, parked: false })?;
         }
+        let mut readers = lock(&self.readers).clone();
         readers.store(&self.folder)
     }
 
@@ -303,21 +317,25 @@ impl Store {
         }
     }
 
-    /// Gives up the place of a reader.
+    /// Gives up the place of a reader; one that has none is nothing to give up.
     pub(crate) fn forget(&self, name: &str) -> Result<(), Fault> {
         let doing = || format!("forgetting `{name}` in the journal of `{}`", self.source);
-        let mut readers = lock(&self.readers);
-        if lock(&self.running).contains(name) && readers.get(name).is_some_and(|place| !place.parked) {
-            return Err(Fault::fatal(doing(), Blame::Configuration, "it is being read")
-                .with_remedy("take the destination out of the configuration first"));
+        {
+            let _janitor = lock(&self.janitor);
+            let mut readers = {
+                let mut readers = lock(&self.readers);
+                let reads = lock(&self.running).contains(name);
+                if reads && readers.get(name).is_some_and(|place| !place.parked) {
+                    return Err(Fault::fatal(doing(), Blame::Configuration, "it is being read")
+                        .with_remedy("take the destination out of the configuration first"));
+                }
+                if !readers.remove(name) {
+                    return Ok(());
+                }
+                readers.clone()
+            };
+            readers.store(&self.folder)?;
         }
-        if !readers.remove(name) {
-            let known: Vec<&str> = readers.all().map(|(name, _)| name).collect();
-            let why = format!("no reader of that name has a place in it; there are: {}", known.join(", "));
-            return Err(Fault::fatal(doing(), Blame::Configuration, why).with_remedy("correct the name"));
-        }
-        readers.store(&self.folder)?;
-        drop(readers);
         info!(source = %self.source, reader = name, "reader of the journal forgotten");
         self.release(false)?;
         Ok(())

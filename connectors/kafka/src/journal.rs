@@ -272,6 +272,10 @@ impl Journal for Topic {
     }
 
     /// Deletes the reader's group, which must have no members any more.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     async fn forget(&self, reader: &str) -> Result<(), Fault> {
         let group = self.group_of(reader);
         let doing = format!("deleting consumer group `{group}`");

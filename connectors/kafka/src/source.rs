@@ -43,6 +43,16 @@ pub(crate) struct GroupReader {
     left: Option<oneshot::Receiver<Back>>,
 }
 
+impl Drop for GroupReader {
+    /// To leave a group takes brokers, which may be away: that is waited for where it holds up nobody.
+    fn drop(&mut self) {
+        let session = self.session.take();
+        if let (Some(session), Ok(runtime)) = (session, Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(session));
+        }
+    }
+}
+
 impl GroupReader {
     /// Connects to nothing yet.
     pub(crate) fn new(plan: Plan, intake: impl Fn() -> Box<dyn Intake> + Send + 'static) -> GroupReader {

@@ -85,7 +85,7 @@ async fn the_help_lists_every_command_and_each_has_help_of_its_own() {
 #[tokio::test]
 async fn the_version_says_what_is_built_in() {
     let version = Daemon::new(PROGRAM, NOWHERE).command(&["--version"]).await;
-    for part in ["sources: postgres", "kafka", "debezium", "demo"] {
+    for part in ["sources: kafka, postgres", "journals: disk, kafka", "debezium", "demo"] {
         assert!(stdout(&version).contains(part), "{}", stdout(&version));
     }
 }

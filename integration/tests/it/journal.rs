@@ -4,6 +4,7 @@
 //! process of its own: such a test starts itself again inside what it needs.
 
 mod faults;
+mod hour;
 mod kill;
 mod limits;
 mod reload;

@@ -383,9 +383,10 @@ impl Session {
     /// Whether everything that was asked for was sent.
     fn is_complete(&self) -> bool {
         let Sharing::Alone(Some(until)) = &self.plan.sharing else { return false };
-        until.iter().all(|(topic, partition, end)| {
-            self.ended.contains(&partition) || self.sent.get(topic, partition).is_some_and(|at| at >= end)
-        })
+        self.ahead.is_empty()
+            && until.iter().all(|(topic, partition, end)| {
+                self.ended.contains(&partition) || self.sent.get(topic, partition).is_some_and(|at| at >= end)
+            })
     }
 
     /// Which partition a chunk is of.
