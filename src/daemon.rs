@@ -139,7 +139,11 @@ impl Daemon {
             server.spawn(admin::serve(listener, self.status.clone(), shutdown.abort.clone()));
         }
         let startup = self.settings.startup.wait.as_duration();
-        let required = start::required(self.built.iter().map(|(_, built)| built));
+        let mut required = start::required(self.built.iter().map(|(_, built)| built));
+        let asked =
+            |name: &str| self.settings.destinations.iter().any(|one| one.required && one.name == name);
+        let stores = self.forwarders.iter().filter(|forwarder| asked(&forwarder.to));
+        required.extend(stores.map(|store| (store.to.clone(), store.courier.destination.clone())));
         tokio::select! {
             reached = start::reach_all(&required, startup, &self.status) => reached?,
             () = shutdown.stop.cancelled() => return Ok(Finished::Drained),
