@@ -25,6 +25,7 @@ use forebay_api::{Delivery, Destination, Fault, Mark, Op, Report, Settled, Strea
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::sync::Notify;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -427,7 +428,9 @@ impl Lane {
         let (format, timeout, duration) =
             (self.settings.format, self.settings.timeout, self.figures.duration.clone());
         let (name, report) = (self.settings.destination.clone(), self.report.clone());
-        Box::pin(async move {
+        // Tokio makes a task that has done much wait at whatever it awaits next, and the attempts of a task then go on in
+        // another order than they began in: a client's queue would have them in that order.
+        Box::pin(unconstrained(async move {
             group.attempts += 1;
             if group.progress.open() == 0 {
                 return Outcome { group, fault: None };
@@ -446,7 +449,7 @@ impl Lane {
             duration.observe(began.elapsed().as_secs_f64());
             step!("delivered");
             Outcome { group, fault: result.err() }
-        })
+        }))
     }
 
     /// Everything in the group is accepted or buried.

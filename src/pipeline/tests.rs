@@ -655,3 +655,42 @@ async fn each_generation_of_a_shared_source_begins_at_once_and_takes_its_streams
     assert_eq!(*destination.asked.lock().unwrap(), ["taken over", "taken over"]);
     assert_eq!(number(&store.saved.lock().unwrap()["s"].position), 5);
 }
+
+/// Lets several deliveries run at once, and takes what it is given one after the other, in the order in which they asked
+/// for a turn, as clients do that have a queue.
+#[derive(Default)]
+struct InTurn {
+    turn: tokio::sync::Mutex<Vec<u64>>,
+}
+
+#[async_trait]
+impl Destination for InTurn {
+    async fn deliver(&self, mut delivery: Delivery) -> Result<(), Fault> {
+        let first = delivery.open().next().map(|(_, record)| record.event().mark().major.1);
+        self.turn.lock().await.extend(first);
+        tokio::task::yield_now().await;
+        delivery.accept_all();
+        Ok(())
+    }
+
+    fn max_in_flight(&self) -> std::num::NonZeroUsize {
+        std::num::NonZeroUsize::new(16).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn deliveries_that_run_at_once_ask_for_their_turns_in_order() {
+    // Tokio lets a task that has done much wait at whatever it awaits next: that must not let one overtake another.
+    let destination = Arc::new(InTurn::default());
+    let source = Scripted { events: 20_000, per_chunk: 5_000, fault: None, wait: false };
+    let mut world = World::new(source, vec![(Arc::new(Memory::default()), true)]);
+    world.pipeline.lanes[0].destination = destination.clone();
+    world.pipeline.lanes[0].settings.batch.records = 1;
+    assert!(world.pipeline.generation(&Shutdown::default()).await.drained);
+    let turns = destination.turn.lock().await;
+    assert!(
+        turns.len() > 2_000 && turns.is_sorted(),
+        "{:?}",
+        turns.windows(2).find(|pair| pair[0] > pair[1])
+    );
+}
