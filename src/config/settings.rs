@@ -22,7 +22,7 @@ use crate::format::Format;
 const BEST_EFFORT_ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
 
 /// What the program takes without any event: measured some 15 MiB, and threads that are at work.
-const PROGRAM: ByteSize = ByteSize::mib(24);
+const PROGRAM: ByteSize = ByteSize::mib(28);
 
 /// Everything that `forebay.yaml` says.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

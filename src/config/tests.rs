@@ -237,7 +237,7 @@ fn what_is_said_is_read() {
     );
     let settings = good(&text, &[]);
     assert_eq!(settings.limits.memory_budget(), ByteSize::mib(128));
-    assert_eq!(settings.limits.events_budget(), ByteSize::mib(52));
+    assert_eq!(settings.limits.events_budget(), ByteSize::mib(50));
     let [lake, rest] = &settings.destinations[..] else { panic!("{settings:?}") };
     assert_eq!(lake.filter.op.as_deref(), Some(&[Op::Insert, Op::Delete][..]));
     assert_eq!(lake.own.0, json!({"brokers": ["b"], "topic": "{source}.{table}"}));

@@ -69,7 +69,7 @@ const DEFAULTS: [(&str, &str); 10] = [
     ("batch.size", "1000000"),
     ("batch.num.messages", "10000"),
     // Copies of what deliveries in flight hold; the pipeline's own budget bounds those first.
-    ("queue.buffering.max.kbytes", "16384"),
+    ("queue.buffering.max.kbytes", "8192"),
     ("queue.buffering.max.messages", "100000"),
     ("socket.nagle.disable", "true"),
     // A connection that a firewall has forgotten is found by the kernel.

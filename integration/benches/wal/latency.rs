@@ -10,6 +10,7 @@ use forebay_integration::bench::{Usage, load, peak_memory};
 use forebay_integration::{Daemon, Database, Kafka, Topic, unique};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::message::Headers;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -143,14 +144,21 @@ async fn commit(database: &Database, count: usize) -> Vec<Committed> {
 /// When each change arrived.
 async fn consume(consumer: StreamConsumer, count: usize) -> Vec<Instant> {
     let mut received = Vec::new();
-    for expected in (0i64..).take(count) {
+    let mut expected = 0;
+    while received.len() < count {
         let message = timeout(SILENCE, consumer.recv()).await;
         let message = message.unwrap_or_else(|_| panic!("no message within {SILENCE:?} after {expected}"));
         let message = message.expect("the broker runs");
+        let mut headers = message.headers().into_iter().flat_map(Headers::iter);
+        // Before the rows comes their schema.
+        if headers.any(|header| header.key == "forebay-op" && header.value == Some(b"schema")) {
+            continue;
+        }
         received.push(Instant::now());
         let key: Key =
             serde_json::from_slice(message.key().expect("the table has a key")).expect("it is JSON");
         assert_eq!(key.id, expected, "in order, and each once");
+        expected += 1;
     }
     received
 }
