@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay_integration::checker::Order;
 use forebay_integration::workload::{Settings, Workload};
-use forebay_integration::{Daemon, Database, Postgres, Proxy};
+use forebay_integration::{Daemon, Database, Postgres, Proxy, Stop};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
@@ -60,12 +60,14 @@ async fn taken_in(daemon: &mut Daemon, source: &Database) {
 async fn behind_a_journal_a_destination_that_is_away_or_slow_harms_neither_the_others_nor_the_database() {
     let settings = load();
     let mut rng = StdRng::seed_from_u64(settings.seed);
+    let mut postgres = Postgres::start(15, &[]).await;
+    let source = postgres.database("journal").await;
     let server = Postgres::shared(15).await;
-    let source = server.database("journal").await;
     let (slow, away) = (server.database("slow").await, server.database("away").await);
     Workload::create_tables(source.url()).await;
     let mut line = Proxy::to(server.server.port()).await;
     line.shut().await;
+    let to_slow = Proxy::to(server.server.port()).await;
     let config = reading(&source, "64MiB")
         + &format!(
             "journal: {{type: disk, segment: 1MiB, max_bytes: 1GiB}}
@@ -74,7 +76,7 @@ destinations:
   slow: {{type: postgres, url: \"{}\", batch: {{records: 50}}}}
   away: {{type: postgres, url: \"{}\"}}
 ",
-            slow.url(),
+            behind(&to_slow, server, &slow),
             behind(&line, server, &away),
         );
     let mut daemon = Daemon::new(FOREBAY, &config);
@@ -82,11 +84,17 @@ destinations:
     read_by(&mut daemon).await;
     slow_down(&slow).await;
     let mut workload = Workload::start(source.url(), &settings);
-    for _ in 0..if full() { 60 } else { 12 } {
+    for round in 0..if full() { 60 } else { 15 } {
         sleep(Duration::from_millis(rng.random_range(200..1_500))).await;
         assert!(daemon.is_running(), "the daemon ended by itself\n{}", daemon.stderr());
-        daemon.kill().await;
-        daemon.start().await;
+        match round % 5 {
+            0 => to_slow.reset_all().await,
+            3 => postgres.restart(Stop::Immediate).await,
+            _ => {
+                daemon.kill().await;
+                daemon.start().await;
+            }
+        }
     }
     workload.commits(200).await;
     let (ledger, contents) = workload.stop().await;
