@@ -1,5 +1,6 @@
 //! Replays: a part of the journal once more, for one destination.
 
+use forebay_integration::{Kafka, unique};
 use serde_json::Value;
 
 use super::{A, B, World, events_in};
@@ -111,4 +112,36 @@ async fn a_replay_that_cannot_be_is_refused_with_what_to_do() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(word), "{arguments:?}: {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_journal_in_kafka_has_is_replayed_by_time_and_key_and_not_by_a_log_position() {
+    let kafka = Kafka::shared().await;
+    let topic = unique("journal");
+    let journal = format!("journal: {{type: kafka, brokers: [\"{}\"], topic: {topic}}}\n", kafka.bootstrap());
+    let mut world = World::of("kafka", &journal, &[A, B]).await;
+    world.start().await;
+    world.insert(0..50).await;
+    world.has("a.ndjson", 50).await;
+    world.has("b.ndjson", 50).await;
+    world.command(&["replay", "--destination", "a", "--from", "oldest"]).await;
+    let mut again = after(&world, "a.ndjson", 50);
+    again.sort_unstable();
+    assert_eq!(again, (0..50).collect::<Vec<_>>());
+    world.command(&["replay", "--destination", "a", "--from", "1h", "--key", "7"]).await;
+    assert_eq!(after(&world, "a.ndjson", 100), [7]);
+    let said = world.refused(78, &["replay", "--destination", "a", "--from", "0/1"]).await;
+    assert!(said.contains("name a time instead"), "{said}");
+    assert_eq!(world.ids("b.ndjson").len(), 50, "another destination got it too");
+    assert_eq!(world.daemon.stop().await, 0);
+    // Only Kafka knows whether all of it was read, so it is not left behind without a word.
+    world.configure("journal: none\n", &[A, B]);
+    world.daemon.spawn();
+    assert_eq!(world.daemon.exit_code().await, 78);
+    assert!(world.daemon.stderr().contains("checkpoint reset"), "{}", world.daemon.stderr());
+    for key in ["db/a", "db/b"] {
+        world.command(&["checkpoint", "reset", key, "--yes"]).await;
+    }
+    world.start().await;
+    assert_eq!(world.daemon.stop().await, 0);
 }
