@@ -10,16 +10,16 @@
 //! # Words
 //!
 //! **Address**: bytes written since the journal was made, without the headers of files; it never falls. **Frame**: a
-//! checksummed entry at its address ([`frame`]). **Segment**: one file of frames ([`segment`]); deleted whole. **Head**:
-//! what is known of all before a segment ([`head`]). **Durable end**: all before it is on the disk, and nothing behind
-//! it is read or was acknowledged. **Place**: what a reader still needs ([`readers`]). **Park**: cut a reader off.
+//! checksummed entry at its address (`frame`). **Segment**: one file of frames (`segment`); deleted whole. **Head**:
+//! what is known of all before a segment (`head`). **Durable end**: all before it is on the disk, and nothing behind
+//! it is read or was acknowledged. **Place**: what a reader still needs (`readers`). **Park**: cut a reader off.
 //! **Gap**: a frame in the place of damaged ones.
 //!
 //! # Reading order
 //!
-//! [`frame`], [`head`], [`position`] (pure) · [`segment`], [`frames`], [`folder`], [`readers`] (files) · [`recovery`]
-//! · [`store`] · [`log`] · [`writer`], [`destination`] · [`cursor`], [`reader`] · [`locate`] · [`salvage`] ·
-//! [`journal`].
+//! `frame`, `head`, `position` (pure) · `segment`, `frames`, `folder`, `readers` (files) · `recovery`
+//! · `store` · `log` · `writer`, `destination` · `cursor`, `reader` · `locate` · [`salvage`] ·
+//! `journal`.
 
 mod config;
 mod cursor;

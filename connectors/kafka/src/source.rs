@@ -1,7 +1,7 @@
 //! The source: a member of a consumer group, whose offsets are its checkpoint.
 //!
-//! [`GroupReader`] is what the core runs; it hands a [`Session`] to a thread of its own for each run and takes it back. The
-//! journal's readers are the same with another [`Intake`].
+//! `GroupReader` is what the core runs; it hands a `Session` to a thread of its own for each run and takes it back. The
+//! journal's readers are the same with another `Intake`.
 
 pub(crate) mod check;
 pub mod config;
