@@ -20,7 +20,7 @@ const SETTINGS: [(&str, &str); 6] = [
     ("fsync", "off"),
     ("max_connections", "300"),
     ("max_wal_senders", "100"),
-    ("max_replication_slots", "200"),
+    ("max_replication_slots", "1000"),
     ("max_prepared_transactions", "10"),
     ("shared_buffers", "64MB"),
 ];
