@@ -81,15 +81,15 @@ async fn read_by(daemon: &mut Daemon) {
     daemon.wait_until("the source is connected", connected).await;
 }
 
-/// Waits until all that is committed is settled at every destination and the server knows it; gives the status then.
-async fn settled(daemon: &mut Daemon, source: &Database) -> Value {
+/// Waits until the server knows that it need keep nothing of what is committed.
+async fn confirmed(daemon: &mut Daemon, source: &Database) {
     let end: String = source.value("select pg_current_wal_lsn()::text").await;
-    let confirmed = format!(
+    let known = format!(
         "select confirmed_flush_lsn >= '{end}'::pg_lsn from pg_replication_slots where slot_name = '{}'",
         source.name()
     );
     let deadline = Instant::now() + SETTLE_LIMIT;
-    while !source.value::<bool>(&confirmed).await {
+    while !source.value::<bool>(&known).await {
         assert!(daemon.is_running(), "the daemon ended by itself\n{}", daemon.stderr());
         assert!(
             Instant::now() < deadline,
@@ -99,6 +99,11 @@ async fn settled(daemon: &mut Daemon, source: &Database) -> Value {
         );
         sleep(ASK_PAUSE).await;
     }
+}
+
+/// Waits until all that is committed is settled at every destination and the server knows it; gives the status then.
+async fn settled(daemon: &mut Daemon, source: &Database) -> Value {
+    confirmed(daemon, source).await;
     let idle = |status: &Value| {
         let lanes = lanes(status);
         status["memory"]["used_bytes"] == 0 && lanes.iter().all(|lane| lane["queue_records"] == 0)

@@ -9,11 +9,9 @@ use forebay_integration::{Daemon, Database, Postgres, Proxy, Stop};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::{
-    ASK_PAUSE, FOREBAY, Output, SETTLE_LIMIT, assert_adds_up_behind, behind, full, load, read_by, reading,
-};
+use super::{FOREBAY, Output, assert_adds_up_behind, behind, confirmed, full, load, read_by, reading};
 
 /// Makes every write into the table take its time.
 async fn slow_down(copy: &Database) {
@@ -34,26 +32,6 @@ fn behind_bytes(status: &Value, reader: &str) -> u64 {
     let readers = status["sources"][0]["journal"]["readers"].as_array().unwrap();
     let found = readers.iter().find(|found| found["name"] == reader);
     found.and_then(|found| found["behind_bytes"].as_u64()).unwrap_or(u64::MAX)
-}
-
-/// Waits until the server keeps no log for us of all that is committed.
-async fn taken_in(daemon: &mut Daemon, source: &Database) {
-    let end: String = source.value("select pg_current_wal_lsn()::text").await;
-    let confirmed = format!(
-        "select confirmed_flush_lsn >= '{end}'::pg_lsn from pg_replication_slots where slot_name = '{}'",
-        source.name()
-    );
-    let deadline = Instant::now() + SETTLE_LIMIT;
-    while !source.value::<bool>(&confirmed).await {
-        assert!(daemon.is_running(), "the daemon ended by itself\n{}", daemon.stderr());
-        assert!(
-            Instant::now() < deadline,
-            "the slot stands still: {:#}\n{}",
-            daemon.status().await,
-            daemon.stderr()
-        );
-        sleep(ASK_PAUSE).await;
-    }
 }
 
 #[tokio::test]
@@ -98,7 +76,7 @@ destinations:
     }
     workload.commits(200).await;
     let (ledger, contents) = workload.stop().await;
-    taken_in(&mut daemon, &source).await;
+    confirmed(&mut daemon, &source).await;
     daemon.wait_until("the one that is well has all", |status| behind_bytes(status, "well") == 0).await;
     let status = daemon.status().await;
     assert!(behind_bytes(&status, "away") > 0, "{status:#}");
@@ -151,7 +129,7 @@ destinations:
     read_by(&mut daemon).await;
     workload.commits(100).await;
     let (ledger, contents) = workload.stop().await;
-    taken_in(&mut daemon, &source).await;
+    confirmed(&mut daemon, &source).await;
     let all = |status: &Value| ["files", "table"].iter().all(|name| behind_bytes(status, name) == 0);
     daemon.wait_until("all is delivered", all).await;
     Output::of_folder(&daemon.path("files")).judge(Order::Total, &ledger, &contents).expect_at_least_once();
