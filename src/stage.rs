@@ -119,7 +119,11 @@ impl Stage {
         self.figures.events.inc_by(rows as u64);
         self.figures.bytes.inc_by(chunk.buf.len() as u64);
         // Rows of a database table match the schema generated from it by construction.
-        let verdicts: Vec<Verdict> = chunk.judged.take().unwrap_or_default();
+        let mut verdicts: Vec<Verdict> = chunk.judged.take().unwrap_or_default();
+        for (row, why) in chunk.refused.drain(..) {
+            verdicts.resize(rows, Verdict::Valid);
+            verdicts[row as usize] = Verdict::Invalid(why);
+        }
         let encoded: Vec<Encoded> =
             self.formats.iter().map(|format| self.encoder.encode(*format, &chunk, &verdicts)).collect();
         claim.permit.add(encoded.iter().map(Encoded::weight).sum());

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::json;
 use crate::mark::{Mark, StreamId};
-use crate::verdict::Verdict;
+use crate::verdict::{Invalid, Verdict};
 
 /// Events that a source sends together.
 #[derive(Clone, Debug)]
@@ -27,9 +27,12 @@ pub struct Chunk {
     pub rows: Vec<Row>,
     /// What the rows are about, shared between chunks; a row names one by its index.
     pub subjects: Vec<Arc<Subject>>,
-    /// The verdict on each row where it was judged before (it comes out of a journal, or the source could not
-    /// read the event at all); such rows are not judged again. Empty: all are valid. `None`: the stage judges.
+    /// The verdict on each row where they were judged before: the chunk comes out of a journal, and is not judged
+    /// again. Empty: all are valid. `None`: the stage judges.
     pub judged: Option<Vec<Verdict>>,
+    /// Rows that the source itself could not read as what they should be, in ascending order, and why. The stage makes
+    /// verdicts of them, and judges the others.
+    pub refused: Vec<(u32, Box<Invalid>)>,
     /// Whether the source's transaction goes on after the last row.
     pub inside_transaction: bool,
 }
@@ -44,6 +47,7 @@ impl Chunk {
             rows: Vec::new(),
             subjects: Vec::new(),
             judged: None,
+            refused: Vec::new(),
             inside_transaction: false,
         }
     }
@@ -318,10 +322,14 @@ impl<'a> Event<'a> {
     }
 
     /// Appends what keeps events of one key together in a partitioned destination: the JSON of the key, else
-    /// `<schema>.<table>`, so that keyless rows and TRUNCATE keep their order too.
+    /// `<schema>.<table>`, so that keyless rows and TRUNCATE keep their order too; else, for what has no order to keep
+    /// (hits of a tracker), the id, which spreads them.
     pub fn write_partition_key(self, out: &mut Vec<u8>) {
         if !self.row.key.is_empty() {
             return out.extend_from_slice(self.key());
+        }
+        if self.row.op == Op::Track {
+            return self.write_id(out);
         }
         let subject = self.subject();
         match (&subject.schema, &subject.table) {
@@ -392,6 +400,7 @@ impl Draft {
             rows: std::mem::replace(&mut self.rows, Vec::with_capacity(room.1)),
             subjects: std::mem::take(&mut self.subjects),
             judged: None,
+            refused: Vec::new(),
             inside_transaction,
         }
     }

@@ -31,6 +31,7 @@ pub mod outlet;
 pub mod registry;
 pub mod report;
 pub mod schema;
+pub mod schema_key;
 pub mod snapshot;
 pub mod source;
 pub mod step;
@@ -58,6 +59,7 @@ pub use registry::{
 };
 pub use report::{Measure, Report};
 pub use schema::{KeptSchema, SchemaChange, SchemaVersion, Schemas};
+pub use schema_key::{NotASchemaKey, SchemaKey};
 pub use snapshot::{
     Activity, ChunkRead, Division, Range, ReadOutcome, SnapshotMode, SnapshotPlan, SnapshotReader, Snapshots,
     Table, TableCopy,

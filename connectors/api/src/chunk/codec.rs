@@ -139,7 +139,16 @@ impl Chunk {
             return Err(Damaged::Malformed("a part lies outside of the buffer"));
         }
         let inside_transaction = flags & INSIDE_TRANSACTION != 0;
-        Ok(Chunk { stream, received, buf, rows, subjects, judged: Some(judged), inside_transaction })
+        Ok(Chunk {
+            stream,
+            received,
+            buf,
+            rows,
+            subjects,
+            judged: Some(judged),
+            refused: Vec::new(),
+            inside_transaction,
+        })
     }
 
     /// The same events in another stream, each with the mark that `mark` gives it (by its index, and the mark it has)
