@@ -14,6 +14,7 @@ use std::io::Read;
 use std::path::Path;
 
 use forebay_api::registry::pointer;
+use forebay_api::units::ByteSize;
 use forebay_api::{Mistake, Op, Registry};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -193,8 +194,24 @@ impl Reading {
             }
         }
         self.settings.keep_for_dead_letters();
+        self.settings.limits.clients = self.clients_memory(registry);
         self.problems.extend(rules::broken(&self.document, &self.settings, complete));
         self.ask_connectors(registry);
+    }
+
+    /// What the clients of all that is configured take for themselves.
+    fn clients_memory(&self, registry: &Registry) -> ByteSize {
+        let settings = &self.settings;
+        let sources = settings.sources.iter().filter_map(|source| registry.sources().get(&source.kind[..]));
+        let destinations =
+            settings.destinations.iter().filter_map(|one| registry.destinations().get(&one.kind[..]));
+        let journals = settings.sources.iter().filter_map(|source| settings.journal_of(source));
+        let journals = journals.filter_map(|journal| registry.journals().get(&journal.kind[..]));
+        let all = sources
+            .map(|entry| entry.client_memory)
+            .chain(destinations.map(|entry| entry.client_memory))
+            .chain(journals.map(|entry| entry.client_memory));
+        ByteSize::bytes(all.map(ByteSize::get).sum())
     }
 
     /// Lets each connector judge its own keys; building one touches nothing outside.

@@ -412,6 +412,9 @@ pub struct Limits {
     /// of servers make of them, and the program itself. Only a single value that is larger passes beyond it, alone.
     /// Default: a quarter of the container's memory (or the machine's), within 64MiB and 1GiB.
     pub memory: Option<ByteSize>,
+    /// What the clients of all connectors take of it for themselves.
+    #[serde(skip)]
+    pub clients: ByteSize,
 }
 
 impl Limits {
@@ -420,11 +423,12 @@ impl Limits {
         self.memory.unwrap_or_else(memory::default_budget)
     }
 
-    /// What of it events in queues may take: half of what the program itself leaves. The other half is for what is made
+    /// What of it events in queues may take: half of what the program itself and its clients leave. The other half is for what is made
     /// of them on the way: what is being read and decoded, batches, and the copies of destinations' clients.
     pub fn events_budget(&self) -> ByteSize {
         let whole = self.memory_budget().get();
-        ByteSize::bytes((whole.saturating_sub(PROGRAM.get()) / 2).max(whole / 4))
+        let taken = PROGRAM.get() + self.clients.get();
+        ByteSize::bytes((whole.saturating_sub(taken) / 2).max(whole / 8))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::fault::{Blame, Fault};
 use crate::mark::Position;
 use crate::registry::{Finding, Mistake};
 use crate::source::Source;
+use crate::units::ByteSize;
 
 /// The log of one source.
 #[async_trait]
@@ -134,6 +135,8 @@ pub trait JournalConnector: 'static {
     const TYPE: &'static str;
     /// One line for `forebay list`.
     const ABOUT: &'static str;
+    /// Memory that its client takes for itself; see [`crate::SourceConnector::CLIENT_MEMORY`].
+    const CLIENT_MEMORY: ByteSize = ByteSize::mib(0);
     /// Its own keys. Refuses unknown fields; every key has a default where `journal: <type>` alone shall do.
     type Config: DeserializeOwned + JsonSchema + Send;
 

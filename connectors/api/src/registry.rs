@@ -18,6 +18,7 @@ use crate::fault::{Blame, Fault};
 use crate::journal::{Journal, JournalConnector, JournalSetting};
 use crate::mark::Position;
 use crate::source::Source;
+use crate::units::ByteSize;
 
 /// What the core tells a source about its place in the configuration.
 #[derive(Clone, Debug)]
@@ -120,6 +121,9 @@ pub trait SourceConnector: Send + 'static {
     const TYPE: &'static str;
     /// One line for `forebay list`.
     const ABOUT: &'static str;
+    /// Memory that its client takes for itself once it runs: queues and buffers of its own, threads. Measured; it is left
+    /// out of what `limits.memory` allows for events.
+    const CLIENT_MEMORY: ByteSize = ByteSize::mib(0);
     /// Its own keys, beside those that every source has. Refuses unknown fields.
     type Config: DeserializeOwned + JsonSchema + Send;
 
@@ -158,6 +162,8 @@ pub trait DestinationConnector: 'static {
     /// Its keys in a new configuration, as YAML with comments, `type` among them, not indented, and without secrets; for
     /// `forebay init`. Empty: it is not proposed.
     const EXAMPLE: &'static str = "";
+    /// Memory that its client takes for itself; see [`SourceConnector::CLIENT_MEMORY`].
+    const CLIENT_MEMORY: ByteSize = ByteSize::mib(0);
     /// Its own keys, beside those that every destination has. Refuses unknown fields.
     type Config: DeserializeOwned + JsonSchema + Send;
 
@@ -191,6 +197,8 @@ pub type Written = Result<Option<Initial>, Fault>;
 pub struct SourceEntry {
     /// One line for `forebay list`.
     pub about: &'static str,
+    /// See [`SourceConnector::CLIENT_MEMORY`].
+    pub client_memory: ByteSize,
     /// The schema of its own keys.
     pub schema: Schema,
     /// See [`SourceConnector::build`].
@@ -209,6 +217,8 @@ pub struct SourceEntry {
 pub struct DestinationEntry {
     /// One line for `forebay list`.
     pub about: &'static str,
+    /// See [`DestinationConnector::CLIENT_MEMORY`].
+    pub client_memory: ByteSize,
     /// See [`DestinationConnector::EXAMPLE`].
     pub example: &'static str,
     /// The schema of its own keys.
@@ -226,6 +236,8 @@ pub type Stored = BTreeMap<String, Position>;
 pub struct JournalEntry {
     /// One line for `forebay list`.
     pub about: &'static str,
+    /// See [`JournalConnector::CLIENT_MEMORY`].
+    pub client_memory: ByteSize,
     /// The schema of its own keys.
     pub schema: Schema,
     /// See [`JournalConnector::build`].
@@ -245,6 +257,7 @@ impl Registry {
     pub fn source<C: SourceConnector>(&mut self) {
         let entry = SourceEntry {
             about: C::ABOUT,
+            client_memory: C::CLIENT_MEMORY,
             schema: schemars::schema_for!(C::Config),
             build: |value, setting| C::build(decode(value)?, setting),
             check: |value, setting| {
@@ -279,6 +292,7 @@ impl Registry {
     pub fn destination<C: DestinationConnector>(&mut self) {
         let entry = DestinationEntry {
             about: C::ABOUT,
+            client_memory: C::CLIENT_MEMORY,
             example: C::EXAMPLE,
             schema: schemars::schema_for!(C::Config),
             build: |value, setting| C::build(decode(value)?, setting),
@@ -299,6 +313,7 @@ impl Registry {
     pub fn journal<C: JournalConnector>(&mut self) {
         let entry = JournalEntry {
             about: C::ABOUT,
+            client_memory: C::CLIENT_MEMORY,
             schema: schemars::schema_for!(C::Config),
             build: |value, setting| C::build(decode(value)?, setting),
             check: |value, setting| {

@@ -113,7 +113,7 @@ impl JsonSchema for Period {
 }
 
 /// A number of bytes: `512B`, `64KiB`, `1MiB`, `1MB`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize {
     /// How many.
     bytes: u64,

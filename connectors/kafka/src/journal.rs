@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use forebay_api::units::ByteSize;
 use forebay_api::{
     Blame, Destination, Fault, Finding, Journal, JournalConnector, JournalSetting, JournalStatus, Mistake,
     Position, ReaderSetting, ReaderStatus, Since, Source, Start,
@@ -69,6 +70,8 @@ struct Topic {
 impl JournalConnector for KafkaJournal {
     const TYPE: &'static str = "kafka";
     const ABOUT: &'static str = "a topic of Apache Kafka, for any number of daemons";
+    /// A producer's and a consumer's.
+    const CLIENT_MEMORY: ByteSize = ByteSize::mib(32);
     type Config = JournalConfig;
 
     fn build(config: JournalConfig, setting: &JournalSetting) -> Result<Arc<dyn Journal>, Vec<Mistake>> {

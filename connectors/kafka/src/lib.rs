@@ -45,6 +45,7 @@ mod transactions;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use forebay_api::units::ByteSize;
 use forebay_api::{Destination, DestinationConnector, DestinationSetting, Finding, Mistake};
 
 use crate::config::Config;
@@ -63,6 +64,8 @@ pub struct KafkaDestination;
 impl DestinationConnector for KafkaDestination {
     const TYPE: &'static str = "kafka";
     const ABOUT: &'static str = "Apache Kafka and compatible brokers, one message an event";
+    /// librdkafka's queue of 8 MiB, batches in the making, requests and answers, and its threads' share of the heap.
+    const CLIENT_MEMORY: ByteSize = ByteSize::mib(20);
     const EXAMPLE: &'static str = "\
 type: kafka
 brokers: [127.0.0.1:9092]

@@ -1,6 +1,7 @@
 //! The source that `type: kafka` names: messages that somebody else wrote, as events.
 
 use async_trait::async_trait;
+use forebay_api::units::ByteSize;
 use forebay_api::{Finding, Mistake, Position, Source, SourceConnector, SourceSetting};
 
 use crate::check::mistaken;
@@ -24,6 +25,8 @@ pub struct KafkaSource;
 impl SourceConnector for KafkaSource {
     const TYPE: &'static str = "kafka";
     const ABOUT: &'static str = "Topics of Apache Kafka and compatible brokers, shared by a consumer group";
+    /// librdkafka's queue of 8 MiB of what is fetched ahead, answers that are read, and its threads' share of the heap.
+    const CLIENT_MEMORY: ByteSize = ByteSize::mib(20);
     type Config = SourceConfig;
 
     fn build(config: SourceConfig, setting: &SourceSetting) -> Result<Box<dyn Source>, Vec<Mistake>> {

@@ -19,7 +19,7 @@ mod startup;
 mod transport;
 mod write;
 
-pub use commands::{Canceller, Connection, CopyEnd, NewSlot, Row, Start, Switch, System};
+pub use commands::{Canceller, Connection, Copied, CopyEnd, NewSlot, Row, Start, Switch, System};
 pub use dial::Dial;
 pub use error::{ServerError, WireError};
 pub use read::{Read, ReadHalf};

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use forebay_api::units::ByteSize;
 use serde_json::Value;
 
 use super::super::document::Document;
+use super::super::settings::Limits;
 use super::super::{Environment, read, schema};
 use crate::connectors::registry;
 
@@ -103,4 +105,18 @@ fn keys(value: &Value, inside: &str, found: &mut BTreeSet<(String, String)>) {
             keys(value, key, found);
         }
     }
+}
+
+#[test]
+fn what_clients_take_for_themselves_is_not_for_events() {
+    let mut limits = Limits { memory: Some(ByteSize::mib(64)), clients: ByteSize::mib(20) };
+    assert_eq!(limits.events_budget(), ByteSize::mib(8));
+    limits.clients = ByteSize::mib(0);
+    assert_eq!(limits.events_budget(), ByteSize::mib(18));
+    limits.clients = ByteSize::mib(100);
+    assert_eq!(limits.events_budget(), ByteSize::mib(8), "some is left, however many there are");
+    let text = "sources: {a: {type: postgres, url: 'postgres://u@h/d', tables: ['*.*']}}\n\
+                destinations: {k: {type: kafka, brokers: ['b:1']}, l: {type: kafka, brokers: ['b:1']}}\n";
+    let settings = read("forebay.yaml", text, &registry(), &Environment::default()).unwrap();
+    assert_eq!(settings.limits.clients, ByteSize::mib(40));
 }

@@ -371,7 +371,7 @@ impl PostgresSnapshot {
         let mut ran = Ran::default();
         while let Some(part) = taken.recv().await {
             step!("snapshot-read");
-            let Part { seen, chunks, keys, room } = part;
+            let Part { seen, chunks, keys, room, long } = part;
             let (landed, answer) = oneshot::channel();
             let piece = Piece {
                 shape: target.shape.clone(),
@@ -383,7 +383,10 @@ impl PostgresSnapshot {
                 landed,
             };
             self.watermark(Landing::Piece(piece)).await?;
-            let landed = answer.await.map_err(|_| stopped())?;
+            let mut landed = answer.await.map_err(|_| stopped())?;
+            if let Some(ticket) = landed.ticket.take_if(|_| long) {
+                ticket.await.map_err(|_| stopped())?;
+            }
             drop(room);
             ran.rows += landed.rows;
             ran.bytes += landed.bytes;

@@ -53,6 +53,16 @@ impl Buffer {
         Ok(Some(Message { tag, body }))
     }
 
+    /// How long the next message is, as soon as that is known and while it is not all here.
+    pub(super) fn announced(&self) -> Result<Option<usize>, WireError> {
+        Ok(self.header()?.map(|(_, length)| length).filter(|&length| self.end - self.start < length))
+    }
+
+    /// Whether not even the next message's header is here.
+    pub(super) fn is_bare(&self) -> bool {
+        self.end - self.start < HEADER
+    }
+
     /// The contents of a message that was just taken.
     pub(super) fn body(&self, range: Range<usize>) -> &[u8] {
         &self.bytes[range]
@@ -73,9 +83,12 @@ impl Buffer {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        // doubling, so that a length that lies costs no more than twice what was really sent
+        // doubling, so that a length that lies costs no more than twice what was really sent, and no further than the
+        // message needs
         if self.bytes.len() - self.end < LITTLE {
-            self.bytes.resize(self.bytes.len() * 2, 0);
+            let double = self.bytes.len() * 2;
+            let needed = self.header().ok().flatten().map_or(double, |(_, length)| length + LITTLE);
+            self.bytes.resize(double.min(needed).max(self.end + LITTLE), 0);
         }
         &mut self.bytes[self.end..]
     }
@@ -144,6 +157,21 @@ mod tests {
             }
             prop_assert_eq!(seen, messages);
         }
+    }
+
+    #[test]
+    fn a_long_message_is_announced_before_room_is_made_for_it_and_takes_no_more_than_it_needs() {
+        let length = 5 * SIZE + 3;
+        let bytes = encoded(&[(b'd', vec![7; length])]);
+        let mut buffer = Buffer::new();
+        assert!(buffer.is_bare());
+        put(&mut buffer, &bytes[..HEADER]);
+        assert_eq!(buffer.announced().unwrap(), Some(length + HEADER));
+        assert_eq!(buffer.bytes.len(), SIZE);
+        put(&mut buffer, &bytes[HEADER..]);
+        assert_eq!(buffer.announced().unwrap(), None);
+        assert!(buffer.bytes.len() <= length + HEADER + LITTLE, "{}", buffer.bytes.len());
+        assert_eq!(taken(&mut buffer), [(b'd', vec![7; length])]);
     }
 
     #[test]

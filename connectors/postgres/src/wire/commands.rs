@@ -52,6 +52,15 @@ impl Row {
     }
 }
 
+/// What `COPY … TO STDOUT` brings.
+#[derive(Clone, Copy, Debug)]
+pub enum Copied<'a> {
+    /// A long line of so many bytes begins; no room was made for it yet.
+    Long(usize),
+    /// A line, without its end.
+    Line(&'a [u8]),
+}
+
 /// How a copy ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyEnd {
@@ -150,17 +159,26 @@ impl Connection {
         rows
     }
 
-    /// Runs `COPY … TO STDOUT` and hands over each line as it comes, without its line end. `each` ends the copy by
-    /// `false`; this connection is of no further use then. `limit` is for each wait, not for the whole.
+    /// Runs `COPY … TO STDOUT` and hands over each line as it comes, and before one that is longer than `long`, its
+    /// length. `each` ends the copy by `false`; this connection is of no further use then. `limit` is for each wait, not
+    /// for the whole.
     pub fn copy_out(
         &mut self,
         command: &str,
         limit: Duration,
-        each: &mut dyn FnMut(&[u8]) -> bool,
+        long: usize,
+        each: &mut dyn FnMut(Copied<'_>) -> bool,
     ) -> Result<CopyEnd, WireError> {
         const COPYING: &str = "copying a table";
         self.send(command, Instant::now() + limit)?;
         loop {
+            let deadline = Instant::now() + limit;
+            if let Some(length) = self.reader.long_one(long, COPYING, deadline)?
+                && !each(Copied::Long(length))
+            {
+                self.cancel();
+                return Ok(CopyEnd::Broken);
+            }
             let deadline = Instant::now() + limit;
             let (tag, body) = match self.reader.receive(COPYING, deadline) {
                 Err(WireError::Server(error)) if !error.ends_the_connection() => {
@@ -171,7 +189,7 @@ impl Connection {
             };
             match tag {
                 backend::COPY_DATA_TAG => {
-                    if !each(body.strip_suffix(b"\n").unwrap_or(body)) {
+                    if !each(Copied::Line(body.strip_suffix(b"\n").unwrap_or(body))) {
                         self.cancel();
                         return Ok(CopyEnd::Broken);
                     }

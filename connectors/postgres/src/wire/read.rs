@@ -118,6 +118,19 @@ impl ReadHalf {
         self.pace.quiet()
     }
 
+    /// The length of the next message if it is longer than this: before room is made for the rest of it.
+    pub(super) fn long_one(
+        &mut self,
+        longer_than: usize,
+        doing: &'static str,
+        deadline: Instant,
+    ) -> Result<Option<usize>, WireError> {
+        while self.buffer.is_bare() {
+            self.wait(doing, deadline)?;
+        }
+        Ok(self.buffer.announced()?.filter(|&length| length > longer_than))
+    }
+
     /// The next message outside a stream; an error of the server is ours.
     pub(super) fn receive(
         &mut self,
@@ -130,16 +143,19 @@ impl ReadHalf {
                     return Ok((message.tag, self.buffer.body(message.body)));
                 }
                 Some(message) => self.aside(message.tag, message.body, doing)?,
-                None => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(WireError::Timeout { doing });
-                    }
-                    self.transport.set_patience(left).map_err(WireError::io(doing))?;
-                    self.fill(Wait::Patiently).map_err(|error| error.during(doing))?;
-                }
+                None => self.wait(doing, deadline)?,
             }
         }
+    }
+
+    /// Reads what comes next, within the deadline.
+    fn wait(&mut self, doing: &'static str, deadline: Instant) -> Result<(), WireError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(WireError::Timeout { doing });
+        }
+        self.transport.set_patience(left).map_err(WireError::io(doing))?;
+        self.fill(Wait::Patiently).map(drop).map_err(|error| error.during(doing))
     }
 
     /// Messages that the server may send at any time.

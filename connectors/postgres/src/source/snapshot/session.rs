@@ -17,7 +17,7 @@ use super::target::{Target, signature_query};
 use crate::decode::row::{Columns, Notes, RowError};
 use crate::protocol::{Tuple, Value};
 use crate::source::{now_micros, transcribe};
-use crate::wire::{Connection, CopyEnd, WireError};
+use crate::wire::{Connection, Copied, CopyEnd, WireError};
 
 /// A chunk of the stream's own size, so that nothing behind it can tell the two apart.
 const ROWS: usize = 256;
@@ -25,6 +25,12 @@ const BYTES: usize = 256 * 1024;
 
 /// So much is read before it gets its place in the stream.
 pub(super) const PIECE_BYTES: usize = 4 << 20;
+
+/// A line longer than this waits until there is room for all that is made of it,
+const LONG: usize = 8 << 20;
+
+/// which is so many times its length: as it came, taken apart, and as JSON.
+const LONG_COPIES: usize = 3;
 
 /// Preparing a chunk waits for nobody but a lock, which has a limit of its own.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
@@ -66,6 +72,8 @@ pub(super) struct Part {
     pub(super) keys: Keys,
     /// What it takes of the room for parts.
     pub(super) room: Permit,
+    /// Whether it is one long line, which keeps its room until it is settled.
+    pub(super) long: bool,
 }
 
 /// Where the parts of a chunk go, from a thread that may block.
@@ -161,8 +169,8 @@ impl Session {
         }
         let mut reading = Reading::new(order, row.text(1)?, seen);
         let mut failed = None;
-        let end = self.connection.copy_out(&order.statement, SILENCE, &mut |line| match reading
-            .take(line, way)
+        let end = self.connection.copy_out(&order.statement, SILENCE, LONG, &mut |copied| match reading
+            .come(copied, way)
         {
             Ok(goes_on) => goes_on,
             Err(error) => {
@@ -186,14 +194,17 @@ impl Session {
     /// Runs a copy of a few values, such as a sample of keys.
     pub(super) fn values(&mut self, statement: &str, columns: u16) -> Result<Vec<Vec<String>>, SessionError> {
         let (mut rows, mut room, mut failed) = (Vec::new(), Line::default(), None);
-        self.connection.copy_out(statement, SILENCE, &mut |line| match room.read(line, columns) {
-            Ok(tuple) => {
-                rows.push(tuple.values().map(text_of).collect());
-                true
-            }
-            Err(error) => {
-                failed = Some(error);
-                false
+        self.connection.copy_out(statement, SILENCE, LONG, &mut |copied| {
+            let Copied::Line(line) = copied else { return true };
+            match room.read(line, columns) {
+                Ok(tuple) => {
+                    rows.push(tuple.values().map(text_of).collect());
+                    true
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
             }
         })?;
         match failed {
@@ -229,6 +240,8 @@ struct Reading<'a> {
     text_bytes: u64,
     received: i64,
     unfit: Option<Vec<u8>>,
+    /// The room for the long line that comes next.
+    long: Option<Permit>,
 }
 
 impl<'a> Reading<'a> {
@@ -251,6 +264,30 @@ impl<'a> Reading<'a> {
             text_bytes: 0,
             received: now_micros(),
             unfit: None,
+            long: None,
+        }
+    }
+
+    /// Takes what comes; whether more is wanted.
+    fn come(&mut self, copied: Copied<'_>, way: &Way) -> Result<bool, SessionError> {
+        match copied {
+            Copied::Long(length) => {
+                if !self.hand_over(way) {
+                    return Ok(false);
+                }
+                self.long =
+                    Some(Handle::current().block_on(way.room.take(length.saturating_mul(LONG_COPIES))));
+                Ok(true)
+            }
+            Copied::Line(line) => {
+                let long = self.long.is_some();
+                let goes_on = self.take(line, way)?;
+                if !long {
+                    return Ok(goes_on);
+                }
+                self.line = Line::default();
+                Ok(goes_on && self.hand_over(way))
+            }
         }
     }
 
@@ -328,9 +365,11 @@ impl<'a> Reading<'a> {
         if self.chunks.is_empty() {
             return true;
         }
-        let room = Handle::current().block_on(way.room.take(std::mem::take(&mut self.gathered)));
+        let gathered = std::mem::take(&mut self.gathered);
+        let long = self.long.take();
         let part = Part {
-            room,
+            long: long.is_some(),
+            room: long.unwrap_or_else(|| Handle::current().block_on(way.room.take(gathered))),
             seen: self.seen.clone(),
             chunks: std::mem::take(&mut self.chunks),
             keys: std::mem::take(&mut self.keys),
