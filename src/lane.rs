@@ -119,6 +119,8 @@ pub struct Lane {
     pub shared: bool,
     /// Those that this generation has taken over.
     pub taken_over: HashSet<Arc<StreamId>>,
+    /// Whether it was told that the destination is not reachable, and not yet that it is again.
+    pub told_unreachable: bool,
     /// Of the records under way, those whose dead letter is stored.
     pub buried: usize,
 }
@@ -239,11 +241,31 @@ impl Lane {
     }
 
     /// Looks whether the destination is reachable although no record wants it, so that readiness is honest while a
-    /// source is quiet. Why it is not is told when a record does.
+    /// source is quiet.
     async fn look(&mut self) {
         let destination = self.destination.clone();
         let looked = self.turning(tokio::time::timeout(LOOK_LIMIT, destination.open())).await;
-        self.report.set_connected(matches!(looked, Ok(Ok(()))));
+        match looked.unwrap_or_else(|_| Err(timed_out("opening the destination", LOOK_LIMIT))) {
+            Ok(()) => self.reached(),
+            Err(fault) => self.not_reached(&fault),
+        }
+    }
+
+    fn reached(&mut self) {
+        self.report.set_connected(true);
+        if std::mem::take(&mut self.told_unreachable) {
+            info!(source = %self.settings.source, destination = %self.settings.destination, "destination is reachable");
+        }
+    }
+
+    fn not_reached(&mut self, fault: &Fault) {
+        self.report.set_connected(false);
+        if !std::mem::replace(&mut self.told_unreachable, true) {
+            warn!(
+                source = %self.settings.source, destination = %self.settings.destination, error = %fault,
+                remedy = fault.remedy(), "destination is not reachable; trying again"
+            );
+        }
     }
 
     /// Waits for everything that is under way.
@@ -383,21 +405,13 @@ impl Lane {
         loop {
             let fault = match self.reopen(stream).await {
                 Ok(mark) => {
-                    self.report.set_connected(true);
-                    if attempts > 0 {
-                        info!(source = %self.settings.source, destination = %self.settings.destination, "destination is reachable");
-                    }
+                    self.reached();
                     return Ok(mark);
                 }
                 Err(fault) if fault.is_retryable() => fault,
                 Err(fault) => return Err(fault),
             };
-            if attempts == 0 {
-                warn!(
-                    source = %self.settings.source, destination = %self.settings.destination, error = %fault,
-                    remedy = fault.remedy(), "destination is not reachable; trying again"
-                );
-            }
+            self.not_reached(&fault);
             attempts += 1;
             self.pause(attempts, &fault).await;
         }

@@ -251,6 +251,7 @@ impl Pipeline {
             under_way: VecDeque::new(),
             shared,
             taken_over: HashSet::new(),
+            told_unreachable: false,
             buried: 0,
         };
         generation.tasks.spawn(async move { Task::Lane(lane.run().await) });
