@@ -24,6 +24,8 @@ pub fn registry() -> Registry {
         registry.destination::<forebay_kafka::KafkaDestination>();
         registry.journal::<forebay_kafka::KafkaJournal>();
     }
+    #[cfg(feature = "http")]
+    registry.source::<forebay_http::HttpSource>();
     #[cfg(feature = "file")]
     {
         registry.destination::<forebay_file::FileDestination>();

@@ -21,12 +21,18 @@ pub enum Measure {
     PostgresSlotRetainedBytes,
     /// Bytes of WAL that may still be written before the slot is lost; absent where the server sets no limit.
     PostgresSlotSafeWalBytes,
+    /// Connections that an HTTP source has open.
+    HttpConnections,
 }
 
 impl Measure {
     /// All of them, for the metrics page.
-    pub const ALL: [Measure; 3] =
-        [Measure::SourceLagSeconds, Measure::PostgresSlotRetainedBytes, Measure::PostgresSlotSafeWalBytes];
+    pub const ALL: [Measure; 4] = [
+        Measure::SourceLagSeconds,
+        Measure::PostgresSlotRetainedBytes,
+        Measure::PostgresSlotSafeWalBytes,
+        Measure::HttpConnections,
+    ];
 
     /// The metric's name without prefix.
     pub fn name(self) -> &'static str {
@@ -34,6 +40,7 @@ impl Measure {
             Measure::SourceLagSeconds => "source_lag_seconds",
             Measure::PostgresSlotRetainedBytes => "postgres_slot_retained_bytes",
             Measure::PostgresSlotSafeWalBytes => "postgres_slot_safe_wal_bytes",
+            Measure::HttpConnections => "http_connections",
         }
     }
 
@@ -43,6 +50,7 @@ impl Measure {
             Measure::SourceLagSeconds => "Age of the newest event read while the source is behind",
             Measure::PostgresSlotRetainedBytes => "Bytes of WAL that the server keeps for the slot",
             Measure::PostgresSlotSafeWalBytes => "Bytes of WAL that may be written before the slot is lost",
+            Measure::HttpConnections => "Connections that are open",
         }
     }
 }

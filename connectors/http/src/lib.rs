@@ -4,3 +4,5 @@
 //! of one request).
 
 pub mod source;
+
+pub use source::HttpSource;

@@ -42,7 +42,7 @@ fn the_example_is_a_configuration() {
             .collect();
     let settings = read("example.yaml", &text, &registry(), &environment);
     let settings = settings.unwrap_or_else(|error| panic!("{}", error.render(false)));
-    assert_eq!((settings.sources.len(), settings.destinations.len()), (3, 6));
+    assert_eq!((settings.sources.len(), settings.destinations.len()), (4, 6));
 }
 
 #[test]
