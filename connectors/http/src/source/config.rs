@@ -1,7 +1,6 @@
 //! What the configuration says of the collector. Its documentation comments are the manual's.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -10,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::snowplow::SnowplowConfig;
+use super::{cloudevents, pixel, self_describing, webhook};
 
 /// The keys of a source of type `http`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -63,11 +63,25 @@ pub struct Config {
 pub struct Inputs {
     /// The Snowplow tracker protocol, for any Snowplow tracker.
     pub snowplow: Option<SnowplowConfig>,
+    /// CloudEvents 1.0 over HTTP: structured, batched and binary.
+    pub cloudevents: Option<cloudevents::Settings>,
+    /// Self-describing JSON, one event or an array.
+    pub self_describing: Option<self_describing::Settings>,
+    /// Webhooks: any JSON, forms and text, with checked signatures.
+    pub webhook: Option<webhook::Settings>,
+    /// A picture of one pixel, for mails and pages without scripts.
+    pub pixel: Option<pixel::Settings>,
 }
 
 impl Default for Inputs {
     fn default() -> Inputs {
-        Inputs { snowplow: Some(SnowplowConfig::default()) }
+        Inputs {
+            snowplow: Some(SnowplowConfig::default()),
+            cloudevents: Some(cloudevents::Settings::default()),
+            self_describing: Some(self_describing::Settings::default()),
+            webhook: Some(webhook::Settings::default()),
+            pixel: Some(pixel::Settings::default()),
+        }
     }
 }
 
@@ -215,23 +229,5 @@ pub struct Crossdomain {
 impl Default for Crossdomain {
     fn default() -> Crossdomain {
         Crossdomain { domains: vec!["*".to_owned()], secure: true }
-    }
-}
-
-/// A secret, which no log line shows.
-#[derive(Clone, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
     }
 }

@@ -1,11 +1,14 @@
 //! [`Route`]: which input takes which path. An input is a line in [`routes`].
 
+use std::sync::Arc;
+
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::config::{Inputs, Secret};
+use super::config::Inputs;
 use super::hosts::Hosts;
-use super::{Answer, Gathered, Request, snowplow};
+use super::secret::Secret;
+use super::{Answer, Gathered, Request, cloudevents, pixel, self_describing, snowplow, webhook};
 use forebay_api::Mistake;
 
 /// Which paths an input takes.
@@ -58,10 +61,42 @@ impl Route {
 pub(super) fn routes(inputs: Inputs, shared: &Shared) -> Result<Vec<Route>, Vec<Mistake>> {
     let mut routes = Vec::new();
     let mut mistakes = Vec::new();
+    if let Some(settings) = inputs.cloudevents {
+        let (settings, tokens) = (Arc::new(settings.clone()), settings.tokens);
+        let paths = settings.clone();
+        let read = move |request: &Request<'_>, gathered: &mut Gathered| {
+            cloudevents::read(request, &settings, gathered)
+        };
+        let mut route = Route::new("cloudevents", &tokens, move |path| paths.takes(path), read);
+        route.answers_options = true;
+        routes.push(route);
+    }
+    if let Some(settings) = inputs.self_describing {
+        let (settings, tokens) = (Arc::new(settings.clone()), settings.tokens);
+        let paths = settings.clone();
+        let read = move |request: &Request<'_>, gathered: &mut Gathered| {
+            self_describing::read(request, &settings, gathered)
+        };
+        routes.push(Route::new("self_describing", &tokens, move |path| paths.takes(path), read));
+    }
+    if let Some(settings) = inputs.webhook {
+        let (settings, tokens) = (Arc::new(settings.clone()), settings.tokens);
+        let paths = settings.clone();
+        let read =
+            move |request: &Request<'_>, gathered: &mut Gathered| webhook::read(request, &settings, gathered);
+        routes.push(Route::new("webhook", &tokens, move |path| paths.takes(path), read));
+    }
+    if let Some(settings) = inputs.pixel {
+        let (paths, redirects) = (settings.clone(), shared.redirects.clone());
+        let read = move |request: &Request<'_>, gathered: &mut Gathered| {
+            pixel::read(request, &settings, &|host| redirects.has(host), gathered)
+        };
+        routes.push(Route::new("pixel", &[], move |path| paths.takes(path), read));
+    }
     if let Some(config) = inputs.snowplow {
         match snowplow::Settings::new(&config, shared) {
             Ok(settings) => {
-                let settings = std::sync::Arc::new(settings);
+                let settings = Arc::new(settings);
                 let paths = settings.clone();
                 let takes = move |path: &str| paths.takes(path);
                 let read = move |request: &Request<'_>, gathered: &mut Gathered| {

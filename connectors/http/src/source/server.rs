@@ -161,7 +161,7 @@ impl Server {
             client: client.and_then(|client| self.plan.client_address.keep(client)),
         };
         let Some(why) = &whole.wrong else { return route.read(&request, gathered) };
-        super::unreadable::refuse(&request, "unreadable_body", why, gathered);
+        super::unreadable::refuse_whole(&request, "unreadable_body", why, gathered);
         Answer::ok()
     }
 }

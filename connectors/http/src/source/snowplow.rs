@@ -182,7 +182,7 @@ fn batch(visit: &Visit<'_>, gathered: &mut Gathered) {
         }
         Err(why) => ("invalid_batch", why),
     };
-    unreadable::refuse(request, kind, &why, gathered);
+    unreadable::refuse_whole(request, kind, why, gathered);
 }
 
 /// The items of a batch, not looked into.

@@ -6,7 +6,7 @@ use forebay_api::units::Period;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::source::config::Secret;
+use crate::source::secret::Secret;
 
 /// The keys of `inputs.snowplow`; `{}` suffices.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

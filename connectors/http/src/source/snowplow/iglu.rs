@@ -20,7 +20,7 @@ pub(super) fn read(visit: &Visit<'_>, gathered: &mut Gathered) {
     let before = gathered.len();
     if let Err((kind, why)) = events(visit, gathered) {
         debug_assert_eq!(gathered.len(), before, "a request is refused as a whole, or not");
-        unreadable::refuse(visit.request, kind, &why, gathered);
+        unreadable::refuse_whole(visit.request, kind, why, gathered);
     }
 }
 
