@@ -1,5 +1,5 @@
 //! What the daemon tells about itself: `/live`, `/ready`, `/metrics`, `/status`, and the schemas of its events below
-//! `/s`, on a port of its own. And what it is told there: `/snapshot`, `/dead_letters`.
+//! `/s`, on a port of its own. And what it is told there: `/snapshot`, `/dead_letters`, `/schemas`.
 //!
 //! Liveness is about us alone: every loop turned lately. Readiness is about the world: what must be reachable is.
 //! Both are computed when they are asked for, from pulses that the loops set themselves; nothing is cached, so
@@ -37,6 +37,7 @@ use crate::pipeline::{PipelineReports, StoredAt};
 use crate::schemas::SourceSchemas;
 use crate::snapshot::SnapshotDesk;
 use crate::telemetry::{LaneFigures, SourceFigures, Telemetry};
+use crate::validation::SchemaCache;
 
 /// Of so many replays it is told how they ended.
 const REPLAYS_TOLD: usize = 100;
@@ -56,6 +57,8 @@ pub struct Status {
     pub ready_max_lag: Option<Duration>,
     /// Where an operator's orders go.
     pub orders: Orders,
+    /// The schema registry.
+    pub registry: Arc<SchemaCache>,
     /// The sources, in the order of the configuration.
     sources: Mutex<Arc<[SourceStatus]>>,
     /// The dead letters of each destination.
@@ -137,10 +140,17 @@ impl Status {
             telemetry,
             ready_max_lag: settings.admin.ready_max_lag.map(|lag| lag.as_duration()),
             orders,
+            registry: Arc::new(SchemaCache::embedded()),
             sources: Mutex::new(Arc::new([])),
             dead_letters: Mutex::new(Arc::new([])),
             replays: Mutex::default(),
         }
+    }
+
+    /// The same with the schema registry that is configured.
+    #[must_use]
+    pub fn with_registry(self, registry: Arc<SchemaCache>) -> Status {
+        Status { registry, ..self }
     }
 
     /// Shows other sources and dead letters from now on.
@@ -208,6 +218,9 @@ impl Status {
             }
             if reports.source.connected() && !reports.checkpoint.connected() {
                 why.push(format!("the checkpoint of `{}` cannot be stored in `data_dir`", source.name));
+            }
+            if let Some(what) = reports.stage.details().get(crate::validation::WAITS) {
+                why.push(format!("events of `{}` wait for a schema: {what}", source.name));
             }
             for lane in intake.lanes.iter().filter(|lane| lane.required && !lane.report.connected()) {
                 why.push(format!(

@@ -24,11 +24,13 @@ mod expand;
 mod explain;
 mod memory;
 mod overrides;
+mod privacy;
 mod problem;
 mod rules;
 mod schema;
 mod settings;
 mod shape;
+mod validation;
 mod yaml;
 
 #[cfg(test)]
@@ -36,12 +38,18 @@ mod tests;
 
 pub use document::Missing;
 pub use expand::Environment;
+pub(crate) use privacy::privacy;
+pub use privacy::{PrivacySettings, Salt};
 pub use problem::{ConfigError, Problem};
 pub use schema::schema;
 pub use settings::{
     Admin, BatchSettings, Beginning, CheckpointKind, Checkpoints, DeadLetterSettings, DestinationSettings,
     JournalChoice, JournalSettings, Limits, OnPoison, OwnKeys, Retry, Role, Settings, Shutdown,
     SourceSettings, Startup, Where,
+};
+pub(crate) use validation::DESTINATION_STORE;
+pub use validation::{
+    CacheSettings, ContractSettings, DestinationStore, StoreSettings, UnknownSchema, Validation, WarmUp,
 };
 
 use document::{Document, Focus, child, is_at_or_under, named};
@@ -247,6 +255,13 @@ impl Reading {
                         found.push((at.clone(), mistake));
                     }
                 }
+            }
+        }
+        for (index, store) in self.settings.validation.registry.iter().enumerate() {
+            let at = format!("/validation/registry/{index}");
+            if self.is_sound(&at) {
+                let built = crate::validation::build_store(index, store, &self.settings, registry);
+                found.extend(built.err().into_iter().flatten().map(|mistake| (at.clone(), mistake)));
             }
         }
         for (at, Mistake { at: inside, message, help }) in found {

@@ -86,7 +86,7 @@ impl Daemon {
     /// Builds everything that `settings` say and opens the checkpoints. Reaches nothing over the network.
     pub fn build(settings: Settings, registry: Registry, reread: Option<Reread>) -> Result<Daemon, Fault> {
         let store = Arc::new(FileStore::open(&settings.data_dir)?);
-        let parts = Parts::new(Arc::new(registry), (store.clone(), store), false);
+        let parts = Parts::new(Arc::new(registry), (store.clone(), store), &settings, false)?;
         nothing_left_behind(&settings, &parts)?;
         put_away(&settings, &parts)?;
         let admin = Some(settings.admin.listen);
@@ -109,7 +109,8 @@ impl Daemon {
         settings.sources.iter_mut().for_each(|source| source.journal = None);
         let stores: (Arc<dyn CheckpointStore>, Arc<dyn StateStore>) =
             (Arc::new(NothingStored), Arc::new(MemoryState::default()));
-        Daemon::assemble(settings, Parts::new(Arc::new(registry), stores, true))
+        let parts = Parts::new(Arc::new(registry), stores, &settings, true)?;
+        Daemon::assemble(settings, parts)
     }
 
     fn assemble(settings: Settings, mut parts: Parts) -> Result<Daemon, Fault> {
@@ -119,7 +120,8 @@ impl Daemon {
             .map(|plan| parts.build(&plan, &settings).map(|built| (plan, built)))
             .collect::<Result<Vec<_>, Fault>>()?;
         let forwarders = parts.forwarders(&settings)?;
-        let status = Arc::new(Status::new(&settings, parts.telemetry.clone(), sender));
+        let status = Status::new(&settings, parts.telemetry.clone(), sender);
+        let status = Arc::new(status.with_registry(parts.validation.clone()));
         let seen: Vec<&PipelineStatus> = built.iter().map(|(_, built)| &built.status).collect();
         parts::share_out(settings.limits.events_budget().as_usize(), &seen);
         status.show(sources(&settings, &mut parts, &seen), parts.dead_letters());
@@ -138,6 +140,9 @@ impl Daemon {
             let listener = bind(address).await?;
             server.spawn(admin::serve(listener, self.status.clone(), shutdown.abort.clone()));
         }
+        let (keys, all) = self.settings.validation.warm_up.wanted();
+        let (validation, stop) = (self.parts.validation.clone(), shutdown.abort.clone());
+        server.spawn(async move { validation.maintain(keys, all, stop).await });
         let startup = self.settings.startup.wait.as_duration();
         let mut required = start::required(self.built.iter().map(|(_, built)| built));
         let asked =

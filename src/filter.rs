@@ -1,4 +1,4 @@
-//! Which events a destination wants: `accept` by verdict, `where` by op, schema and table.
+//! Which events a destination wants: `accept` by verdict, `where` by op, schema, table and the schema's key.
 //!
 //! What a filter keeps back is counted as filtered, never forgotten.
 
@@ -37,6 +37,8 @@ pub struct Filter {
     pub tables: Vec<(bool, GlobMatcher)>,
     /// A second list of the same, of which one must match too.
     pub narrower: Vec<(bool, GlobMatcher)>,
+    /// By the schema's key in the registry: `vendor/name/1-0-0`.
+    pub schema_keys: Vec<GlobMatcher>,
     /// By when it happened, or by its place in the source's log.
     pub window: Window,
     /// By key: the JSON object of it, or its value where it has one member.
@@ -83,6 +85,12 @@ impl Filter {
         Ok(())
     }
 
+    /// Adds a pattern for keys of schemas.
+    pub fn schema_key(&mut self, pattern: &str) -> Result<(), globset::Error> {
+        self.schema_keys.push(Glob::new(pattern)?.compile_matcher());
+        Ok(())
+    }
+
     /// Adds a pattern to a second list for tables, of which one must match besides one of the first.
     pub fn also_table(&mut self, pattern: &str) -> Result<(), globset::Error> {
         self.narrower.push(matcher(pattern)?);
@@ -96,6 +104,7 @@ impl Filter {
             && self.schemas.is_empty()
             && self.tables.is_empty()
             && self.narrower.is_empty()
+            && self.schema_keys.is_empty()
             && self.window == Window::default()
             && self.keys.is_empty()
     }
@@ -147,7 +156,11 @@ impl Filter {
         let table_passes = [&self.tables, &self.narrower]
             .into_iter()
             .all(|list| list.is_empty() || list.iter().any(matches));
-        schema_passes && table_passes
+        let key_passes = self.schema_keys.is_empty() || {
+            let key = subject.schema_key();
+            self.schema_keys.iter().any(|glob| glob.is_match(&key))
+        };
+        schema_passes && table_passes && key_passes
     }
 }
 

@@ -17,7 +17,7 @@
 //! 1. The **reader** of the PostgreSQL source takes its bytes off the wire (`forebay_postgres::source`).
 //! 2. The decoder writes its parts as JSON into a [`Chunk`](forebay_api::Chunk), with its mark.
 //! 3. The [`Outlet`](forebay_api::Outlet) waits until there is memory for the chunk, and makes a claim.
-//! 4. The [`stage`] encodes the chunk once for each format that is wanted ([`mod@format`]) …
+//! 4. The [`stage`] judges it by its schema ([`validation`]), encodes the chunk once for each format that is wanted ([`mod@format`]) …
 //! 5. … opens the send in the [`ledger`], and queues it for every lane whose [`filter`] lets it pass.
 //! 6. A [`lane`] joins what is queued into a [`Delivery`](forebay_api::Delivery).
 //! 7. The destination writes it and accepts each record as it becomes durable (`forebay_kafka`, …).
@@ -45,7 +45,7 @@
 //!
 //! # Reading order
 //!
-//! [`ledger`] (pure, the heart) · [`stage`] · [`lane`] · [`dead_letters`] · [`pipeline`] (wires them) · [`supervise`] · [`checkpoint`] ·
+//! [`ledger`] (pure, the heart) · [`stage`] · [`validation`] · [`lane`] · [`dead_letters`] · [`pipeline`] (wires them) · [`supervise`] · [`checkpoint`] ·
 //! [`snapshot`] · [`schemas`] · [`state`] (what else is kept) · [`daemon`] (from a configuration to running pipelines) · [`admin`] · [`config`] · [`cli`].
 
 pub mod admin;
@@ -64,6 +64,7 @@ pub mod ledger;
 #[cfg(all(test, feature = "postgres", feature = "kafka", feature = "file"))]
 mod manual;
 pub mod pipeline;
+pub mod privacy;
 pub mod schemas;
 pub mod shutdown;
 pub mod snapshot;
@@ -71,3 +72,4 @@ pub mod stage;
 pub mod state;
 pub mod supervise;
 pub mod telemetry;
+pub mod validation;

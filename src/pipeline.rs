@@ -31,11 +31,13 @@ use crate::filter::Filter;
 use crate::format::{Encoder, Format};
 use crate::lane::{Joiner, Lane, LaneSettings, TURN};
 use crate::ledger::Ledger;
+use crate::privacy::Privacy;
 use crate::schemas::SourceSchemas;
 use crate::shutdown::Shutdown;
 use crate::snapshot::SnapshotDesk;
 use crate::stage::{Stage, Way};
 use crate::telemetry::{LaneFigures, SourceFigures};
+use crate::validation::Judge;
 
 /// Saves are this far apart at least: a save costs an fsync and a slot that is confirmed 20 times a second is
 /// confirmed often enough.
@@ -59,6 +61,10 @@ pub struct Pipeline {
     pub snapshots: Arc<SnapshotDesk>,
     /// The schemas that the source has generated.
     pub schemas: Arc<SourceSchemas>,
+    /// What is taken out of its events.
+    pub privacy: Arc<Privacy>,
+    /// Judges its events.
+    pub judge: Judge,
     /// Its share of the memory for events.
     pub budget: Budget,
     /// What makes streams of its own of what it carries, for a replay.
@@ -211,6 +217,8 @@ impl Pipeline {
             ledger: generation.ledger.clone(),
             settled: generation.settled.clone(),
             figures: self.figures.clone(),
+            privacy: self.privacy.clone(),
+            judge: self.judge.clone(),
             report: self.reports.stage.clone(),
             every_row: Arc::new([]),
             newest: HashMap::new(),

@@ -1,4 +1,5 @@
-//! Event to record: judge, annotate, encode once for all lanes, hand out. Synchronous work, one task a pipeline.
+//! Event to record: judge, encode once for all lanes, hand out. One task a pipeline; its work is synchronous while all
+//! schemas are at hand ([`crate::validation`]).
 //!
 //! Invariant: a send is opened in the ledger, awaiting every required lane that gets records of it, before any lane
 //! can see it. Back-pressure reaches the source from here: a required lane's queue is bounded by the pipeline's
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_api::{
-    Batch, Blame, Budget, Chunk, Claim, Encoded, Fault, Inlet, Mark, Op, Report, StreamId, Verdict, step,
+    Batch, Blame, Budget, Chunk, Claim, Encoded, Fault, Inlet, Mark, Op, Report, StreamId, step,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -16,7 +17,9 @@ use crate::filter::Filter;
 use crate::format::{Encoder, Format};
 use crate::lane::{Queued, TURN};
 use crate::ledger::{DestinationSet, Ledger};
+use crate::privacy::Privacy;
 use crate::telemetry::{LaneFigures, SourceFigures};
+use crate::validation::Judge;
 
 /// The stage's end of one lane.
 #[derive(Debug)]
@@ -52,6 +55,10 @@ pub struct Stage {
     pub settled: Arc<Notify>,
     /// What it counts.
     pub figures: SourceFigures,
+    /// Takes out of events what nobody shall keep.
+    pub privacy: Arc<Privacy>,
+    /// Says which events are what they should be.
+    pub judge: Judge,
     /// Where it tells that it turns.
     pub report: Report,
     /// `0..n`, shared by all lanes that want every row.
@@ -118,12 +125,8 @@ impl Stage {
         let rows = chunk.rows.len();
         self.figures.events.inc_by(rows as u64);
         self.figures.bytes.inc_by(chunk.buf.len() as u64);
-        // Rows of a database table match the schema generated from it by construction.
-        let mut verdicts: Vec<Verdict> = chunk.judged.take().unwrap_or_default();
-        for (row, why) in chunk.refused.drain(..) {
-            verdicts.resize(rows, Verdict::Valid);
-            verdicts[row as usize] = Verdict::Invalid(why);
-        }
+        self.privacy.apply(&mut chunk);
+        let verdicts = self.judge.judge(&mut chunk, &self.report).await;
         let encoded: Vec<Encoded> =
             self.formats.iter().map(|format| self.encoder.encode(*format, &chunk, &verdicts)).collect();
         claim.permit.add(encoded.iter().map(Encoded::weight).sum());

@@ -77,6 +77,51 @@ pub struct Telemetry {
     letters_replayed: Family<DestinationLabels, Counter>,
     letters_dropped: Family<DestinationLabels, Counter>,
     letters_forwarded: Family<DestinationLabels, Counter>,
+    invalid: Family<SourceLabels, Counter>,
+    /// The figures of the schema registry's cache.
+    pub schemas: SchemaFigures,
+}
+
+/// What the cache of the schema registry counts.
+#[derive(Clone, Debug, Default)]
+pub struct SchemaFigures {
+    /// Schemas that were at hand, once a chunk.
+    pub hits: Counter,
+    /// Schemas that were not.
+    pub misses: Counter,
+    /// Attempts to fetch one that failed.
+    pub errors: Counter,
+    /// Compiled schemas that are kept.
+    pub schemas: Gauge<i64, AtomicI64>,
+    /// What they take, about.
+    pub bytes: Gauge<i64, AtomicI64>,
+    /// How long ago the oldest of them was fetched.
+    pub oldest_seconds: Gauge<i64, AtomicI64>,
+}
+
+impl SchemaFigures {
+    fn register(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            ("schema_cache_hits", "Schemas that were at hand, once a chunk of events", &self.hits),
+            ("schema_cache_misses", "Schemas that were not at hand", &self.misses),
+            ("schema_fetch_errors", "Attempts to fetch a schema that failed", &self.errors),
+        ] {
+            registry.register(name, help, Counter::<u64>::clone(counter));
+        }
+        registry.register("schema_cache_schemas", "Compiled schemas at hand", self.schemas.clone());
+        registry.register_with_unit(
+            "schema_cache",
+            "Memory that compiled schemas take, about",
+            Unit::Bytes,
+            self.bytes.clone(),
+        );
+        registry.register_with_unit(
+            "schema_oldest",
+            "Time since the oldest schema at hand was fetched",
+            Unit::Seconds,
+            self.oldest_seconds.clone(),
+        );
+    }
 }
 
 /// What became of one destination's dead letters.
@@ -227,8 +272,14 @@ impl Default for Telemetry {
         ] {
             registry.register(name, help, Family::<DestinationLabels, Counter>::clone(family));
         }
+        let invalid = Family::<SourceLabels, Counter>::default();
+        registry.register("invalid_events", "Events that are not what their schema says", invalid.clone());
+        let schemas = SchemaFigures::default();
+        schemas.register(&mut registry);
         Telemetry {
             registry,
+            invalid,
+            schemas,
             source_events,
             source_bytes,
             checkpoint_saves,
@@ -263,6 +314,11 @@ impl Telemetry {
             bytes: self.source_bytes.get_or_create_owned(&labels),
             saves: self.checkpoint_saves.get_or_create_owned(&labels),
         }
+    }
+
+    /// Counts the invalid events of one source, made when it is first asked for.
+    pub fn invalid(&self, source: &str) -> Counter {
+        self.invalid.get_or_create_owned(&SourceLabels { source: source.to_owned() })
     }
 
     /// The figures of what is read from a journal for one destination, made when they are first asked for.

@@ -7,6 +7,9 @@
 //! | [`Standby`] | a server that another one's commits wait for, on a line that can be held |
 //! | [`Database`] | a database of its own for each test |
 //! | [`Kafka`], [`Topic`] | a real broker, and a topic of its own for each test |
+//! | [`Receiver`] | an HTTP server of our own that keeps what came and answers as a test wants |
+//! | [`Kinesis`], [`Stream`] | moto's stand-in for Kinesis, and a stream of its own for each test |
+//! | [`KinesisFaults`] | a fake of ours in front of it, which throttles and fails chosen records |
 //! | [`Daemon`] | Forebay as a process, with its configuration, folder and port |
 //! | [`Proxy`] | a TCP proxy that delays, cuts, holds, swallows and resets |
 //! | [`workload::Workload`] | random writers who know what they committed |
@@ -23,10 +26,14 @@ pub mod checker;
 mod daemon;
 mod database;
 mod kafka;
+mod kinesis;
+mod kinesis_faults;
 pub mod pipelines;
 mod postgres;
 mod proxy;
+mod receiver;
 mod replica;
+mod s3;
 mod standby;
 mod topic;
 pub mod workload;
@@ -40,9 +47,13 @@ pub use database::Database;
 pub use forebay::demo::embedded::Stop;
 pub use forebay::demo::process::Signal;
 pub use kafka::{Broker, Kafka};
+pub use kinesis::{Kinesis, Put, Stream};
+pub use kinesis_faults::{Call, KinesisFaults};
 pub use postgres::Postgres;
 pub use proxy::{Direction, Proxy};
+pub use receiver::{Arrived, Receiver, Reply};
 pub use replica::Replica;
+pub use s3::S3;
 pub use standby::Standby;
 pub use topic::{Draft, Message, Topic};
 

@@ -19,6 +19,7 @@ use forebay::schemas::SourceSchemas;
 use forebay::snapshot::SnapshotDesk;
 use forebay::state::{Kind, StateStore};
 use forebay::telemetry::Telemetry;
+use forebay::validation::Judge;
 use forebay_api::{Budget, Destination, Fault, Report, Source};
 
 /// Memory for events.
@@ -65,6 +66,8 @@ pub fn pipeline(
         store,
         snapshots: Arc::new(SnapshotDesk::new(key, Arc::new(NoState), telemetry.snapshot(key))),
         schemas: Arc::new(SourceSchemas::new(key, Arc::new(NoState))),
+        privacy: Arc::default(),
+        judge: Judge::plain(key),
         budget: Budget::new(BUDGET),
         restream: None,
         isolated: !into_journal,

@@ -1,7 +1,7 @@
 //! `forebay schema`: the JSON Schemas that this build goes by, and those of a source's tables.
 
 use clap::{Args, Subcommand};
-use forebay_api::{Blame, Fault, Registry};
+use forebay_api::{Blame, Fault, Registry, SchemaKey};
 use serde::Deserialize;
 
 use super::config_file::{ConfigOption, is_under};
@@ -9,9 +9,12 @@ use super::run::unknown_source;
 use super::server::ServerOption;
 use super::table::aligned;
 use super::{Failure, print};
+use crate::admin::schemas::Command;
 use crate::config::{self, Environment, Settings, SourceSettings};
 use crate::connectors;
 use crate::schemas::ENVELOPE;
+use crate::telemetry::SchemaFigures;
+use crate::validation::{Loaded, SchemaCache, build_chain};
 
 /// Where a daemon lists its schemas.
 const PATH: &str = "/s";
@@ -23,6 +26,7 @@ Examples:
   forebay schema > schema.json         for `# yaml-language-server: $schema=./schema.json`
   forebay schema envelope              what every event obeys in the format `forebay`
   forebay schema table public.orders   what the rows of a table obey, as it is now
+  forebay schema get com.acme/order/1-0-0   one from the schema registry
   forebay schema list                  those that a running daemon serves")]
 pub(super) struct Schema {
     #[command(subcommand)]
@@ -37,7 +41,9 @@ enum Of {
     /// That of events in the format `forebay`
     Envelope,
     Table(Table),
+    Get(Get),
     List(List),
+    Purge(Purge),
 }
 
 /// That of a table's rows as the table is now
@@ -53,6 +59,26 @@ struct Table {
     source: Option<String>,
     #[command(flatten)]
     config: ConfigOption,
+}
+
+/// One from the schema registry that is configured
+///
+/// Asks the stores of `validation.registry` in order, and says which mistake a schema has that cannot be used.
+#[derive(Debug, Args)]
+struct Get {
+    /// Its key, such as com.acme/order/1-0-0 or iglu:com.acme/order/jsonschema/1-0-0
+    key: SchemaKey,
+    #[command(flatten)]
+    config: ConfigOption,
+}
+
+/// Let a running daemon fetch schemas again
+#[derive(Debug, Args)]
+struct Purge {
+    /// The key of one; without it, all that were fetched
+    key: Option<SchemaKey>,
+    #[command(flatten)]
+    server: ServerOption,
 }
 
 /// List those that a running daemon serves, with their paths
@@ -80,7 +106,9 @@ impl Schema {
             None | Some(Of::Config) => print(&config_schema(&connectors::registry())),
             Some(Of::Envelope) => print(ENVELOPE),
             Some(Of::Table(table)) => table.run().await,
+            Some(Of::Get(get)) => get.run().await,
             Some(Of::List(list)) => list.run().await,
+            Some(Of::Purge(purge)) => purge.run().await,
         }
     }
 }
@@ -96,6 +124,54 @@ impl Table {
         let setting = source.setting(false);
         let schema = (connector.schema_of)(source.own.0.clone(), &setting, &self.table).await?;
         print(&format!("{schema:#}\n"))
+    }
+}
+
+impl Get {
+    async fn run(self) -> Result<(), Failure> {
+        let registry = connectors::registry();
+        let elsewhere = |missing: &config::Missing| !is_under("validation", missing);
+        let settings = match self.config.path() {
+            Ok(path) => config::load_without(&path, &registry, &Environment::of_process(), elsewhere)?,
+            // Those that come with Forebay need no configuration.
+            Err(_) => Settings::default(),
+        };
+        let cache = SchemaCache::new(
+            build_chain(&settings, &registry)?,
+            settings.validation.cache.limits(),
+            SchemaFigures::default(),
+        );
+        let doing = format!("fetching the schema `{}`", self.key);
+        let found = cache.get(&self.key).await?;
+        match &found.loaded {
+            Loaded::Schema(schema) => {
+                print(&format!("{}\n", String::from_utf8_lossy(&schema.text).trim_end()))
+            }
+            Loaded::NotThere => {
+                Err(Fault::fatal(doing, Blame::Configuration, "no store of the registry has it")
+                    .with_remedy("put it into one of `validation.registry`")
+                    .into())
+            }
+            Loaded::Broken(why) => Err(Fault::fatal(doing, Blame::Outside, why.to_string())
+                .with_remedy("correct the schema in the registry")
+                .into()),
+        }
+    }
+}
+
+impl Purge {
+    async fn run(self) -> Result<(), Failure> {
+        const PATH: &str = "/schemas";
+        let server = self.server.server()?;
+        let command = Command::Purge(self.key.map(|key| key.to_string()));
+        let json = serde_json::to_string(&command).expect("a command is JSON");
+        let (status, body) = server.post(PATH, &json).await?;
+        if status != 200 {
+            return Err(server.unexpected(PATH, status).into());
+        }
+        let done: serde_json::Value =
+            serde_json::from_str(&body).map_err(|error| server.not_understood(PATH, error))?;
+        print(&format!("{} schemas are fetched again when they are needed\n", done["purged"]))
     }
 }
 

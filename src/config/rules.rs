@@ -22,7 +22,9 @@ pub(super) fn broken(document: &Document, settings: &Settings, complete: bool) -
         problems.extend(batch_within_memory(document, &at, destination, &settings.limits));
     }
     problems.extend(journals_are_told_apart(document, settings));
+    problems.extend(readable_privacy(document, settings));
     if complete {
+        problems.extend(contracts_concern_something(document, settings));
         problems.extend(every_source_is_awaited(document, settings));
         for destination in &settings.destinations {
             problems.extend(letters_go_elsewhere(document, destination, settings));
@@ -85,13 +87,51 @@ fn journals_are_told_apart(document: &Document, settings: &Settings) -> Vec<Prob
 fn readable_globs(document: &Document, at: &str, destination: &DestinationSettings) -> Vec<Problem> {
     let filter = &destination.filter;
     let mut problems = Vec::new();
-    for (key, globs) in [("schema", &filter.schema), ("table", &filter.table)] {
+    let lists = [("schema", &filter.schema), ("table", &filter.table), ("schema_key", &filter.schema_key)];
+    for (key, globs) in lists {
         for (index, glob) in globs.iter().flatten().enumerate() {
-            let Err(error) = Glob::new(glob) else { continue };
-            let place = format!("{at}/where/{key}/{index}");
-            let message = format!("`{}` is not a glob: {}", dotted(&place), error.kind());
-            let help = "`*` stands for any characters, `?` for one, `[ab]` for one of these".to_owned();
-            problems.push(document.problem(&place, Focus::Value, message, Some(help)));
+            problems.extend(readable_glob(document, format!("{at}/where/{key}/{index}"), glob));
+        }
+    }
+    problems
+}
+
+fn readable_glob(document: &Document, place: String, glob: &str) -> Option<Problem> {
+    let error = Glob::new(glob).err()?;
+    let message = format!("`{}` is not a glob: {}", dotted(&place), error.kind());
+    let help = "`*` stands for any characters, `?` for one, `[ab]` for one of these".to_owned();
+    Some(document.problem(&place, Focus::Value, message, Some(help)))
+}
+
+/// Each rule of `privacy` names one field in one way.
+fn readable_privacy(document: &Document, settings: &Settings) -> Vec<Problem> {
+    let wrong = settings.privacy.iter().enumerate().filter_map(|(at, rule)| Some((at, rule.rule().err()?)));
+    wrong
+        .map(|(at, (key, why))| {
+            let place = format!("/privacy/{at}");
+            let place = if key.is_empty() { place } else { child(&place, key) };
+            document.problem(&place, Focus::Value, format!("`{}`: {why}", dotted(&place)), None)
+        })
+        .collect()
+}
+
+/// Contracts name sources that there are, and tables by globs.
+fn contracts_concern_something(document: &Document, settings: &Settings) -> Vec<Problem> {
+    let known: Vec<&str> = settings.sources.iter().map(|source| source.name.as_str()).collect();
+    let mut problems = Vec::new();
+    for (at, contract) in settings.validation.contracts.iter().enumerate() {
+        let place = format!("/validation/contracts/{at}");
+        for (index, glob) in contract.table.iter().flatten().enumerate() {
+            problems.extend(readable_glob(document, format!("{place}/table/{index}"), glob));
+        }
+        for (index, name) in contract.source.iter().flatten().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let place = format!("{place}/source/{index}");
+                let help = suggest(name, &known, "known");
+                let shown = document.shown(&place).unwrap_or_default();
+                let message = format!("there is no source `{shown}`");
+                problems.push(document.problem(&place, Focus::Value, message, Some(help)));
+            }
         }
     }
     problems

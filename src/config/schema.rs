@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::settings::{DestinationSettings, JournalSettings, NO_JOURNAL, Settings, SourceSettings};
+use super::validation::{CommonStoreKeys, DESTINATION_STORE, DestinationStore};
 
 /// Names of sources and destinations: they are in metrics, paths and names of environment variables.
 const NAME_PATTERN: &str = "^(?!.*__)[a-z][a-z0-9_-]{0,62}$";
@@ -41,6 +42,11 @@ pub fn schema(registry: &Registry) -> Value {
         define::<JournalSettings>("journal", &journals, &mut definitions);
     }
     definitions.insert("journal_choice".into(), journal_choice(&journals));
+    let of_destination = schemars::schema_for!(DestinationStore);
+    let mut stores: Kinds =
+        registry.schema_stores().iter().map(|(name, entry)| (*name, entry.about, &entry.schema)).collect();
+    stores.push((DESTINATION_STORE, "A destination keeps the schemas too.", &of_destination));
+    define::<CommonStoreKeys>("schema_store", &stores, &mut definitions);
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of Forebay",

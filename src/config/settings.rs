@@ -15,6 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 use super::memory;
+use super::privacy::PrivacySettings;
+use super::validation::Validation;
 use crate::filter::Accept;
 use crate::format::Format;
 
@@ -49,6 +51,11 @@ pub struct Settings {
     /// In the order of the file.
     #[serde(skip)]
     pub destinations: Vec<DestinationSettings>,
+    /// How events are judged by the schemas that they name.
+    pub validation: Validation,
+    /// What is taken out of events before anything of them is judged, stored or delivered. The first rule that names a field
+    /// decides.
+    pub privacy: Vec<PrivacySettings>,
     /// Bounds of the whole process.
     pub limits: Limits,
     /// The server for health, metrics and status.
@@ -70,6 +77,8 @@ impl Default for Settings {
             sources: Vec::new(),
             journal: JournalChoice::default(),
             destinations: Vec::new(),
+            validation: Validation::default(),
+            privacy: Vec::new(),
             limits: Limits::default(),
             admin: Admin::default(),
             startup: Startup::default(),
@@ -321,6 +330,9 @@ pub struct Where {
     /// In a table that one of these globs matches; a glob with a dot is matched against `schema.table`.
     #[schemars(length(min = 1), example = ["orders", "audit.*"])]
     pub table: Option<Vec<String>>,
+    /// Of a schema whose key in the registry (`vendor/name/1-0-0`) one of these globs matches.
+    #[schemars(length(min = 1), example = ["com.acme/order/*"])]
+    pub schema_key: Option<Vec<String>>,
 }
 
 /// How records are gathered before an attempt. A batch goes out when one of the bounds is reached, or when nothing

@@ -16,17 +16,21 @@ use forebay_api::{
 use super::plan::{JOURNAL, PipelinePlan, Reads, Writes};
 use crate::admin::{DestinationStatus, PipelineStatus};
 use crate::checkpoint::CheckpointStore;
-use crate::config::{Beginning, DestinationSettings, JournalSettings, OnPoison, Settings, SourceSettings};
+use crate::config::{
+    Beginning, DestinationSettings, JournalSettings, OnPoison, Settings, SourceSettings, privacy,
+};
 use crate::dead_letters::{Courier, DeadLetters, Forwarder};
 use crate::filter::Filter;
 use crate::format::Format;
 use crate::lane::{BatchLimits, LaneSettings, Retry};
 use crate::ledger::DestinationSet;
 use crate::pipeline::{LanePlan, Pipeline, PipelineReports};
+use crate::privacy::Privacy;
 use crate::schemas::SourceSchemas;
 use crate::snapshot::SnapshotDesk;
 use crate::state::{MemoryState, StateStore};
 use crate::telemetry::{SnapshotFigures, SourceFigures, Telemetry};
+use crate::validation::{Judge, Rules, SchemaCache, build_chain};
 
 /// How long an attempt may take where the configuration does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,6 +63,12 @@ pub(super) struct Parts {
     pub(super) snapshots: BTreeMap<String, Arc<SnapshotDesk>>,
     /// The generated schemas, by source.
     pub(super) schemas: BTreeMap<String, Arc<SourceSchemas>>,
+    /// The registry, with what was fetched from it.
+    pub(super) validation: Arc<SchemaCache>,
+    /// What is judged by it.
+    rules: Arc<Rules>,
+    /// What is taken out of events.
+    privacy: Arc<Privacy>,
     /// `run --dry-run`.
     pub(super) dry_run: bool,
 }
@@ -82,18 +92,36 @@ impl Parts {
     pub(super) fn new(
         registry: Arc<Registry>,
         (store, state): (Arc<dyn CheckpointStore>, Arc<dyn StateStore>),
+        settings: &Settings,
         dry_run: bool,
-    ) -> Parts {
-        Parts {
+    ) -> Result<Parts, Fault> {
+        let telemetry = Arc::<Telemetry>::default();
+        let chain = build_chain(settings, &registry)?;
+        let limits = settings.validation.cache.limits();
+        let validation = Arc::new(SchemaCache::new(chain, limits, telemetry.schemas.clone()));
+        Ok(Parts {
             registry,
             store,
             state,
-            telemetry: Arc::default(),
+            telemetry,
+            validation,
+            rules: Arc::new(settings.validation.rules()?),
+            privacy: Arc::new(privacy(&settings.privacy)?),
             destinations: BTreeMap::new(),
             journals: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             schemas: BTreeMap::new(),
             dry_run,
+        })
+    }
+
+    /// Judges the events of one source.
+    fn judge(&self, source: &str) -> Judge {
+        Judge {
+            source: source.into(),
+            schemas: self.validation.clone(),
+            rules: self.rules.clone(),
+            invalid: self.telemetry.invalid(source),
         }
     }
 
@@ -208,6 +236,8 @@ impl Parts {
             store: self.store.clone(),
             snapshots,
             schemas,
+            privacy: self.privacy.clone(),
+            judge: self.judge(&plan.source.name),
             budget,
             restream: match &plan.reads {
                 Reads::Replay(_, replay) => Some(replay.number),
@@ -535,7 +565,8 @@ fn filter_of(destination: &DestinationSettings) -> Result<Filter, Fault> {
     };
     let added = (|| {
         wanted.schema.iter().flatten().try_for_each(|pattern| filter.schema(pattern))?;
-        wanted.table.iter().flatten().try_for_each(|pattern| filter.table(pattern))
+        wanted.table.iter().flatten().try_for_each(|pattern| filter.table(pattern))?;
+        wanted.schema_key.iter().flatten().try_for_each(|pattern| filter.schema_key(pattern))
     })();
     added.map_err(|error| {
         Fault::fatal(format!("reading `where` of `{}`", destination.name), Blame::Configuration, error)

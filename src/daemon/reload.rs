@@ -107,6 +107,8 @@ fn needs_a_restart(before: &Settings, after: &Settings) -> Vec<String> {
         ("`environment`", before.environment == after.environment),
         ("`data_dir`", before.data_dir == after.data_dir),
         ("`admin`", before.admin == after.admin),
+        ("`privacy`", before.privacy == after.privacy),
+        ("`validation`", before.validation == after.validation),
         ("`checkpoints`", before.checkpoints == after.checkpoints),
         ("`startup`", before.startup == after.startup),
         ("`shutdown`", before.shutdown == after.shutdown),

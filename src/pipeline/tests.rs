@@ -243,6 +243,8 @@ impl World {
                 telemetry.snapshot("s"),
             )),
             schemas: Arc::new(SourceSchemas::new("s", Arc::new(MemoryState::default()))),
+            privacy: Arc::default(),
+            judge: Judge::plain("s"),
             budget: Budget::new(1 << 20),
             restream: None,
             isolated: false,

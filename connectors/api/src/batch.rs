@@ -24,6 +24,7 @@ impl Batch {
             event: self.chunk.event(row),
             verdict: self.verdict(row),
             body: self.encoded.get(format).map_or(&[], |encoded| encoded.get(row)),
+            buf: self.encoded.get(format).map(|encoded| &encoded.buf),
         }
     }
 
@@ -67,6 +68,8 @@ pub struct Record<'a> {
     event: Event<'a>,
     verdict: &'a Verdict,
     body: &'a [u8],
+    /// The buffer that the body is a part of.
+    buf: Option<&'a Bytes>,
 }
 
 impl<'a> Record<'a> {
@@ -93,5 +96,10 @@ impl<'a> Record<'a> {
     /// The event in the destination's format: one JSON text without a line end.
     pub fn body(self) -> &'a [u8] {
         self.body
+    }
+
+    /// The same for a client that wants to own it: a part of the batch's buffer, which is kept for as long, and no copy.
+    pub fn shared_body(self) -> Bytes {
+        self.buf.map_or_else(Bytes::new, |buf| buf.slice_ref(self.body))
     }
 }

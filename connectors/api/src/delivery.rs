@@ -184,11 +184,16 @@ impl Delivery {
         self.records().filter(|(index, _)| self.progress.of(*index) == Settled::Open)
     }
 
+    /// The same, and beside them what settles them, for a destination that settles some before it writes the next.
+    pub fn open_with_progress(&mut self) -> (Vec<(usize, Record<'_>)>, &mut Progress) {
+        let open = records(&self.parts, self.format)
+            .filter(|(index, _)| self.progress.of(*index) == Settled::Open)
+            .collect();
+        (open, &mut self.progress)
+    }
+
     fn records(&self) -> impl Iterator<Item = (usize, Record<'_>)> {
-        self.parts
-            .iter()
-            .flat_map(move |part| (0..part.len()).map(move |i| part.batch.record(part.row(i), self.format)))
-            .enumerate()
+        records(&self.parts, self.format)
     }
 
     /// The records still open as the chunks that they came in, in order, each with the numbers
@@ -235,6 +240,14 @@ impl Delivery {
     pub fn reject(&mut self, index: usize, why: Rejection) {
         self.progress.reject(index, why);
     }
+}
+
+/// All records, in order, each with its number.
+fn records(parts: &[Part], format: usize) -> impl Iterator<Item = (usize, Record<'_>)> {
+    parts
+        .iter()
+        .flat_map(move |part| (0..part.len()).map(move |i| part.batch.record(part.row(i), format)))
+        .enumerate()
 }
 
 impl Drop for Delivery {

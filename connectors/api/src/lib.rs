@@ -24,14 +24,17 @@ pub mod claim;
 pub mod delivery;
 pub mod destination;
 pub mod fault;
+pub mod in_turn;
 pub mod journal;
 pub mod json;
 pub mod mark;
 pub mod outlet;
 pub mod registry;
 pub mod report;
+pub mod routes;
 pub mod schema;
 pub mod schema_key;
+pub mod schema_store;
 pub mod snapshot;
 pub mod source;
 pub mod step;
@@ -48,6 +51,7 @@ pub use claim::{Claim, Ticket};
 pub use delivery::{Delivery, Part, Piece, Progress, Rejection, Settled};
 pub use destination::Destination;
 pub use fault::{Blame, Fault};
+pub use in_turn::InTurn;
 pub use journal::{
     Journal, JournalConnector, JournalSetting, JournalStatus, ReaderSetting, ReaderStatus, Since, Start,
 };
@@ -58,8 +62,12 @@ pub use registry::{
     SourceSetting,
 };
 pub use report::{Measure, Report};
+pub use routes::Routes;
 pub use schema::{KeptSchema, SchemaChange, SchemaVersion, Schemas};
 pub use schema_key::{NotASchemaKey, SchemaKey};
+pub use schema_store::{
+    MAX_SCHEMA_BYTES, SchemaStore, SchemaStoreConnector, SchemaStoreEntry, SchemaStoreSetting,
+};
 pub use snapshot::{
     Activity, ChunkRead, Division, Range, ReadOutcome, SnapshotMode, SnapshotPlan, SnapshotReader, Snapshots,
     Table, TableCopy,

@@ -17,6 +17,7 @@ use crate::destination::Destination;
 use crate::fault::{Blame, Fault};
 use crate::journal::{Journal, JournalConnector, JournalSetting};
 use crate::mark::Position;
+use crate::schema_store::{SchemaStore, SchemaStoreConnector, SchemaStoreEntry, SchemaStoreSetting};
 use crate::source::Source;
 use crate::units::ByteSize;
 
@@ -175,6 +176,19 @@ pub trait DestinationConnector: 'static {
 
     /// Connects and looks at everything that could keep it from running. Changes nothing at the other end.
     async fn check(config: Self::Config, setting: &DestinationSetting) -> Vec<Finding>;
+
+    /// Schemas kept where the destination is: in its database, among its topics.
+    fn schema_store(
+        config: Self::Config,
+        setting: &SchemaStoreSetting,
+    ) -> Result<Arc<dyn SchemaStore>, Vec<Mistake>> {
+        let _ = (config, setting);
+        Err(vec![Mistake {
+            at: String::new(),
+            message: format!("a destination of type `{}` keeps no schemas", Self::TYPE),
+            help: Some("name another destination, or a registry of its own".to_owned()),
+        }])
+    }
 }
 
 /// Every connector of this build, by its type.
@@ -183,6 +197,7 @@ pub struct Registry {
     sources: BTreeMap<&'static str, SourceEntry>,
     destinations: BTreeMap<&'static str, DestinationEntry>,
     journals: BTreeMap<&'static str, JournalEntry>,
+    schema_stores: BTreeMap<&'static str, SchemaStoreEntry>,
 }
 
 /// What a connector builds, or all that is wrong with its configuration.
@@ -227,6 +242,8 @@ pub struct DestinationEntry {
     pub build: fn(Value, &DestinationSetting) -> Built<Arc<dyn Destination>>,
     /// See [`DestinationConnector::check`].
     pub check: for<'a> fn(Value, &'a DestinationSetting) -> BoxFuture<'a, Vec<Finding>>,
+    /// See [`DestinationConnector::schema_store`].
+    pub schema_store: fn(Value, &SchemaStoreSetting) -> Built<Arc<dyn SchemaStore>>,
 }
 
 /// The positions of a journal's readers that the core has stored, by their names.
@@ -304,6 +321,7 @@ impl Registry {
                     }
                 })
             },
+            schema_store: |value, setting| C::schema_store(decode(value)?, setting),
         };
         let known = self.destinations.insert(C::TYPE, entry);
         assert!(known.is_none(), "two destinations of type `{}`", C::TYPE);
@@ -332,6 +350,17 @@ impl Registry {
         assert!(known.is_none(), "two journals of type `{}`", C::TYPE);
     }
 
+    /// Adds a kind of schema store.
+    pub fn schema_store<C: SchemaStoreConnector>(&mut self) {
+        let entry = SchemaStoreEntry {
+            about: C::ABOUT,
+            schema: schemars::schema_for!(C::Config),
+            build: |value, setting| C::build(decode(value)?, setting),
+        };
+        let known = self.schema_stores.insert(C::TYPE, entry);
+        assert!(known.is_none(), "two schema stores of type `{}`", C::TYPE);
+    }
+
     /// The sources, by type.
     pub fn sources(&self) -> &BTreeMap<&'static str, SourceEntry> {
         &self.sources
@@ -340,6 +369,11 @@ impl Registry {
     /// The destinations, by type.
     pub fn destinations(&self) -> &BTreeMap<&'static str, DestinationEntry> {
         &self.destinations
+    }
+
+    /// The schema stores, by type.
+    pub fn schema_stores(&self) -> &BTreeMap<&'static str, SchemaStoreEntry> {
+        &self.schema_stores
     }
 
     /// The journals, by type.

@@ -38,6 +38,7 @@ mod line;
 mod options;
 mod plain;
 mod receipts;
+mod schemas;
 pub mod source;
 mod topics;
 mod transactions;
@@ -46,15 +47,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use forebay_api::units::ByteSize;
-use forebay_api::{Destination, DestinationConnector, DestinationSetting, Finding, Mistake};
+use forebay_api::{
+    Destination, DestinationConnector, DestinationSetting, Finding, Mistake, SchemaStore, SchemaStoreSetting,
+};
 
 use crate::config::Config;
 use crate::destination::Kafka;
 use crate::options::Settings;
+use crate::source::options::Access;
 use crate::transactions::Transactional;
 
 pub use crate::journal::KafkaJournal;
 pub use crate::plain::KafkaSource;
+pub use crate::schemas::KafkaSchemas;
 
 /// The connector that `type: kafka` names.
 #[derive(Debug)]
@@ -84,6 +89,18 @@ topic: '{source}.{schema}.{table}'
                 Ok(Arc::new(Transactional::new(settings, &config, transactions, &setting.name)?))
             }
         }
+    }
+
+    /// The topic `forebay-schemas` of the same brokers.
+    fn schema_store(
+        config: Config,
+        setting: &SchemaStoreSetting,
+    ) -> Result<Arc<dyn SchemaStore>, Vec<Mistake>> {
+        // Its options are those of a producer.
+        let Config { brokers, tls, sasl, .. } = &config;
+        let options = std::collections::BTreeMap::new();
+        let access = Access { brokers, tls: tls.as_ref(), sasl: sasl.as_ref(), options: &options };
+        schemas::topic_of_schemas(access, schemas::DEFAULT_TOPIC, setting)
     }
 
     async fn check(config: Config, setting: &DestinationSetting) -> Vec<Finding> {

@@ -17,6 +17,7 @@ mod fault;
 mod name;
 mod position;
 mod rows;
+mod schemas;
 mod session;
 mod tables;
 
@@ -25,10 +26,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use forebay_api::{
     Blame, Delivery, Destination, DestinationConnector, DestinationSetting, Fault, Finding, Mark, Mistake,
-    StreamId,
+    SchemaStore, SchemaStoreConnector, SchemaStoreSetting, StreamId,
 };
 
 pub use self::config::{Mode, PostgresDestinationConfig};
+pub use self::schemas::{PostgresSchemas, PostgresSchemasConfig};
 
 use self::append::{Append, Told};
 use self::conflicts::Conflicts;
@@ -61,6 +63,14 @@ table: forebay.events            # created when it does not exist
             leases: Leases::default(),
             conflicts: Conflicts::default(),
         }))
+    }
+
+    /// The table `forebay_schemas` of the same database.
+    fn schema_store(
+        config: PostgresDestinationConfig,
+        setting: &SchemaStoreSetting,
+    ) -> Result<Arc<dyn SchemaStore>, Vec<Mistake>> {
+        PostgresSchemas::build(PostgresSchemasConfig::beside(config.url), setting)
     }
 
     async fn check(config: PostgresDestinationConfig, _setting: &DestinationSetting) -> Vec<Finding> {

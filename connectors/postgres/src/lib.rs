@@ -16,6 +16,6 @@ pub mod url;
 pub mod wire;
 
 pub use cursor::Malformed;
-pub use destination::{PostgresDestination, PostgresDestinationConfig};
+pub use destination::{PostgresDestination, PostgresDestinationConfig, PostgresSchemas};
 pub use source::{PostgresSource, PostgresSourceConfig};
 pub use tls::TlsError;

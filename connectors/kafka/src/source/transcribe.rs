@@ -137,10 +137,14 @@ impl Intake for Transcriber {
         let received = now_micros();
         let of = |mut gathering: Gathering| {
             let mut chunk = gathering.draft.finish(&gathering.stream, received, false);
-            // Without an invalid one the stage may judge, as it does the events of any source.
-            if gathering.verdicts.iter().any(|verdict| !verdict.is_valid()) {
-                chunk.judged = Some(gathering.verdicts);
-            }
+            // The stage judges the others, as it does the events of any source.
+            let verdicts = (0..).zip(gathering.verdicts);
+            chunk.refused = verdicts
+                .filter_map(|(row, verdict)| match verdict {
+                    Verdict::Invalid(why) => Some((row, why)),
+                    Verdict::Valid => None,
+                })
+                .collect();
             chunk
         };
         self.drafts.drain(..).map(of).collect()
@@ -318,12 +322,11 @@ mod tests {
             entry(None, Some(b"\xff\x00")),
             entry(None, Some(b"")),
         ]);
-        let verdicts = chunk.judged.as_ref().unwrap();
-        let valid: Vec<bool> = verdicts.iter().map(Verdict::is_valid).collect();
-        assert_eq!(valid, [true, false, false, false]);
+        let refused: Vec<u32> = chunk.refused.iter().map(|(row, _)| *row).collect();
+        assert_eq!(refused, [1, 2, 3]);
         let payloads: Vec<&str> = chunk.events().map(|event| text(event.payload())).collect();
         assert_eq!(payloads, ["{\"a\":1}", "\"{\\\"a\\\":1} x\"", "\"/wA=\"", "\"\""]);
-        let Verdict::Invalid(invalid) = &verdicts[1] else { panic!("it is invalid") };
+        let invalid = &chunk.refused[0].1;
         assert_eq!(invalid.kind, "invalid_json");
         assert!(invalid.message.contains("trailing characters"), "{invalid:?}");
     }

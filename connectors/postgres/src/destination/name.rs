@@ -67,6 +67,16 @@ impl FromStr for TableName {
 }
 
 /// For messages: as a person would write it.
+impl TableName {
+    /// As SQL needs it.
+    pub(super) fn quoted(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", quote(schema), quote(&self.table)),
+            None => quote(&self.table),
+        }
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(schema) = &self.schema {

@@ -1,0 +1,1 @@
+//! Kinesis beyond the suite.
