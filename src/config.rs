@@ -259,7 +259,11 @@ impl Reading {
         }
         for (index, store) in self.settings.validation.registry.iter().enumerate() {
             let at = format!("/validation/registry/{index}");
-            if self.is_sound(&at) {
+            // One that is a destination has that one's keys.
+            let destination = store.own.0.get("name").and_then(Value::as_str);
+            let of_destination = destination.filter(|_| store.kind == DESTINATION_STORE);
+            let of_destination = of_destination.map(|name| child("/destinations", name));
+            if self.is_sound(&at) && of_destination.is_none_or(|at| self.is_sound(&at)) {
                 let built = crate::validation::build_store(index, store, &self.settings, registry);
                 found.extend(built.err().into_iter().flatten().map(|mistake| (at.clone(), mistake)));
             }

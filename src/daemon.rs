@@ -98,6 +98,10 @@ impl Daemon {
     /// builds no destination that is configured, binds no port and leaves nothing on the sources' servers.
     pub fn rehearse(mut settings: Settings, registry: Registry, format: Format) -> Result<Daemon, Fault> {
         const STDOUT: &str = "stdout";
+        let stores: (Arc<dyn CheckpointStore>, Arc<dyn StateStore>) =
+            (Arc::new(NothingStored), Arc::new(MemoryState::default()));
+        // A destination may keep the schemas, so this comes before they go.
+        let parts = Parts::new(Arc::new(registry), stores, &settings, true)?;
         settings.destinations = vec![DestinationSettings {
             name: STDOUT.to_owned(),
             kind: STDOUT.to_owned(),
@@ -107,9 +111,6 @@ impl Daemon {
         }];
         settings.journal = JournalChoice(None);
         settings.sources.iter_mut().for_each(|source| source.journal = None);
-        let stores: (Arc<dyn CheckpointStore>, Arc<dyn StateStore>) =
-            (Arc::new(NothingStored), Arc::new(MemoryState::default()));
-        let parts = Parts::new(Arc::new(registry), stores, &settings, true)?;
         Daemon::assemble(settings, parts)
     }
 

@@ -1,8 +1,9 @@
 //! Output formats: each joins the parts of an event, which the source wrote as JSON bytes, into one JSON text.
 //!
-//! A format never parses or re-prints a part, so numbers keep their digits and untouched bytes stay untouched.
+//! A format never re-prints a part, so numbers keep their digits and untouched bytes stay untouched.
 //! Each is a function from an event to bytes; the fields of each are described in `docs/envelope.md`.
 
+mod buz;
 mod cloudevents;
 mod debezium;
 mod envelope;
@@ -25,11 +26,13 @@ pub enum Format {
     Debezium,
     /// CloudEvents 1.0, structured JSON.
     CloudEvents,
+    /// The envelope of Buz: uuid, timestamp, protocol, schema, isValid, contexts, payload.
+    Buz,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 3] = [Format::Forebay, Format::Debezium, Format::CloudEvents];
+    pub const ALL: [Format; 4] = [Format::Forebay, Format::Debezium, Format::CloudEvents, Format::Buz];
 
     /// The word in `format:`.
     pub fn as_str(self) -> &'static str {
@@ -37,6 +40,7 @@ impl Format {
             Format::Forebay => "forebay",
             Format::Debezium => "debezium",
             Format::CloudEvents => "cloudevents",
+            Format::Buz => "buz",
         }
     }
 
@@ -46,6 +50,7 @@ impl Format {
             Format::Forebay => "the envelope: id, schema, op, times, source, key, before, payload",
             Format::Debezium => "before, after, source, op, ts_ms, as Debezium's consumers read it",
             Format::CloudEvents => "CloudEvents 1.0, structured JSON",
+            Format::Buz => "uuid, timestamp, protocol, schema, isValid, contexts, payload, as Buz writes it",
         }
     }
 }
@@ -55,6 +60,8 @@ impl Format {
 pub struct Encoder {
     /// The envelope's last member, `"forebay":{"name":…,"environment":…,"version":…}`.
     instance: Vec<u8>,
+    /// The same for Buz: `"buzVersion":…,"buzName":…,"buzEnv":…`.
+    buz: Vec<u8>,
     /// The last time written and its text: rows of one transaction share it.
     time: TimeText,
     /// Bytes a record took lately, to size the next buffer.
@@ -74,7 +81,16 @@ impl Encoder {
             json::write_string(value, &mut instance);
         }
         instance.push(b'}');
-        Encoder { instance, time: TimeText::default(), usual: 512 }
+        let mut buz = Vec::new();
+        for (member, value) in [
+            ("\"buzVersion\":", env!("CARGO_PKG_VERSION")),
+            (",\"buzName\":", name),
+            (",\"buzEnv\":", environment),
+        ] {
+            buz.extend_from_slice(member.as_bytes());
+            json::write_string(value, &mut buz);
+        }
+        Encoder { instance, buz, time: TimeText::default(), usual: 512 }
     }
 
     /// All events of a chunk in one format.
@@ -90,6 +106,7 @@ impl Encoder {
                 Format::Forebay => envelope::write(self, event, verdict, &received, &mut out),
                 Format::Debezium => debezium::write(event, &mut out),
                 Format::CloudEvents => cloudevents::write(self, event, verdict, &received, &mut out),
+                Format::Buz => buz::write(self, event, verdict, &received, &mut out),
             }
             ends.push(u32::try_from(out.len()).expect("a chunk and what encoding adds are below 4 GiB"));
         }
@@ -151,6 +168,36 @@ fn write_source(event: Event<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(event.extra());
     }
     out.push(b'}');
+}
+
+/// The bytes of a member of `"a":1,"b":"2"`, which a source wrote: values there hold no nested objects.
+fn member<'a>(members: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = members;
+    loop {
+        let key_end = 1 + rest.get(1..)?.iter().position(|&b| b == b'"')?;
+        let value = rest.get(key_end + 2..)?;
+        let len = value_len(value);
+        if &rest[1..key_end] == name {
+            return Some(&value[..len]);
+        }
+        rest = value.get(len + 1..)?;
+    }
+}
+
+/// How long the JSON scalar at the start of `text` is.
+fn value_len(text: &[u8]) -> usize {
+    let mut escaped = false;
+    let mut quoted = false;
+    for (at, &byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => return at,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 /// Appends why an event is invalid, as the envelope's `error` object.

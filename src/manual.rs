@@ -34,6 +34,7 @@ fn status() -> Status {
     status.telemetry.reader("shop", "lake");
     status.telemetry.replay("shop", "lake");
     status.telemetry.dead_letters("lake");
+    status.telemetry.invalid("shop");
     let sources = status.sources();
     let report = &sources[0].intake.as_ref().expect("the source is read").reports.source;
     Measure::ALL.into_iter().for_each(|measure| report.set(measure, Some(1.0)));

@@ -1,5 +1,7 @@
 //! A fake in front of the stand-in for Kinesis: it does what AWS does under load and moto never does. It hands calls on to
 //! moto, but fails chosen records of them as a shard over its limits does, or answers a call with an error of its own.
+//! It can also take calls alone, for tests with more records than moto takes in good time: what a record costs it grows
+//! with those that are there.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -51,7 +53,8 @@ impl fmt::Debug for Plan {
 struct Behind {
     plan: Arc<Mutex<Plan>>,
     client: reqwest::Client,
-    url: String,
+    /// Where moto is; `None`: records are taken here.
+    url: Option<String>,
 }
 
 /// The fake.
@@ -65,9 +68,19 @@ pub struct KinesisFaults {
 impl KinesisFaults {
     /// One that hands on everything, in front of this server.
     pub async fn before(kinesis: &Kinesis) -> Self {
+        Self::start(Some(format!("http://127.0.0.1:{}/", kinesis.port()))).await
+    }
+
+    /// One that takes records itself, into any stream; [`KinesisFaults::calls`] has them.
+    pub async fn alone() -> Self {
+        // An error says that another test was first, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self::start(None).await
+    }
+
+    async fn start(url: Option<String>) -> Self {
         let port = free_ports(1);
         let plan = Arc::new(Mutex::new(Plan::default()));
-        let url = format!("http://127.0.0.1:{}/", kinesis.port());
         let behind = Behind { plan: plan.clone(), client: reqwest::Client::new(), url };
         let router = Router::new().fallback(call).layer(DefaultBodyLimit::disable()).with_state(behind);
         Self { port, plan, runtime: Some(receiver::serve(port, router).await) }
@@ -128,8 +141,10 @@ async fn call(State(behind): State<Behind>, headers: HeaderMap, body: Bytes) -> 
             return (status, [("content-type", "application/x-amz-json-1.1")], said).into_response();
         }
     };
-    if request["Records"].as_array().is_some_and(Vec::is_empty) {
-        return answered(&mut json!({"Records": []}), &codes);
+    if behind.url.is_none() || request["Records"].as_array().is_some_and(Vec::is_empty) {
+        let taken = codes.iter().filter(|code| code.is_none());
+        let taken: Vec<Value> = taken.map(|_| json!({"SequenceNumber": "1", "ShardId": "none"})).collect();
+        return answered(&mut json!({"Records": taken}), &codes);
     }
     let response = hand_on(&behind, &headers, request.to_string().into_bytes()).await;
     if response.status() != StatusCode::OK || codes.iter().all(Option::is_none) {
@@ -184,7 +199,8 @@ fn answered(put: &mut Value, codes: &[Option<&'static str>]) -> Response {
 }
 
 async fn hand_on(behind: &Behind, headers: &HeaderMap, body: Vec<u8>) -> Response {
-    let mut request = behind.client.post(&behind.url).body(body);
+    let url = behind.url.as_ref().expect("a test that looks at streams has a server behind it");
+    let mut request = behind.client.post(url).body(body);
     for name in ["x-amz-target", "content-type", "authorization"] {
         if let Some(value) = headers.get(name) {
             request = request.header(name, value.as_bytes());

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use forebay_api::{Blame, Fault, Finding, Registry};
+use forebay_api::{Blame, Fault, Finding, Mistake, Registry};
 use futures::future::join_all;
 
 use super::config_file::ConfigFile;
@@ -13,8 +13,9 @@ use super::server::Server;
 use super::status::Seen;
 use super::{Failure, print};
 use crate::checkpoint::{FileStore, Found};
-use crate::config::{self, Environment, Role, Settings};
+use crate::config::{self, Environment, Role, Settings, StoreSettings};
 use crate::connectors;
+use crate::validation::build_store;
 
 /// A server that has not said within this how it is will keep the daemon waiting too.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
@@ -192,8 +193,42 @@ async fn servers(settings: &Settings, registry: &Registry) -> Vec<Section> {
         let findings = within_limit((entry.check)(journal.own.0.clone(), &setting)).await;
         Section { title: format!("journal of {} ({})", source.name, journal.kind), findings }
     }));
-    let (sources, journals, destinations) = tokio::join!(sources, journals, destinations);
-    sources.into_iter().chain(journals).chain(destinations).collect()
+    let stores = settings.validation.registry.iter().enumerate();
+    let stores = join_all(stores.map(async |(index, store)| {
+        let findings = within_limit(schemas(index, store, settings, registry)).await;
+        Section { title: format!("schema registry {} ({})", index + 1, store.kind), findings }
+    }));
+    let (sources, journals, destinations, stores) = tokio::join!(sources, journals, destinations, stores);
+    sources.into_iter().chain(journals).chain(destinations).chain(stores).collect()
+}
+
+/// Whether a store of the schema registry answers: with a list, or else that it has no schema of this name.
+async fn schemas(
+    index: usize,
+    store: &StoreSettings,
+    settings: &Settings,
+    registry: &Registry,
+) -> Vec<Finding> {
+    let built = match build_store(index, store, settings, registry) {
+        Ok(built) => built,
+        Err(mistakes) => {
+            let bad = |mistake: Mistake| {
+                let help = mistake.help.unwrap_or_else(|| "correct the configuration".to_owned());
+                Finding::bad(mistake.message, Blame::Configuration, help)
+            };
+            return mistakes.into_iter().map(bad).collect();
+        }
+    };
+    let probe = "io.forebay/check/1-0-0".parse().expect("it is a key");
+    let answer = match built.list(1).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => built.fetch(&probe).await.map(drop),
+        Err(fault) => Err(fault),
+    };
+    vec![match answer {
+        Ok(()) => Finding::good("it can be asked for schemas"),
+        Err(fault) => Finding::fault(&fault),
+    }]
 }
 
 async fn within_limit(look: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {

@@ -12,10 +12,17 @@ pub(super) fn connectors() -> String {
     let destinations: Vec<_> =
         registry.destinations().iter().map(|(name, entry)| row(name, entry.about)).collect();
     let journals: Vec<_> = registry.journals().iter().map(|(name, entry)| row(name, entry.about)).collect();
+    let stores: Vec<_> =
+        registry.schema_stores().iter().map(|(name, entry)| row(name, entry.about)).collect();
     let formats: Vec<_> = Format::ALL.iter().map(|format| row(format.as_str(), format.about())).collect();
-    [("sources", sources), ("destinations", destinations), ("journals", journals), ("formats", formats)]
-        .map(|(title, rows)| format!("{title}\n{}", aligned("  ", &rows)))
-        .join("\n")
+    let sections = [
+        ("sources", sources),
+        ("destinations", destinations),
+        ("journals", journals),
+        ("schema registries", stores),
+        ("formats", formats),
+    ];
+    sections.map(|(title, rows)| format!("{title}\n{}", aligned("  ", &rows))).join("\n")
 }
 
 /// The version with all that a build may have or lack.
@@ -30,11 +37,12 @@ pub(super) fn version() -> String {
         features.push("failpoints (for tests only)");
     }
     format!(
-        "{}\nsources: {}\ndestinations: {}\njournals: {}\nformats: {}\nfeatures: {}",
+        "{}\nsources: {}\ndestinations: {}\njournals: {}\nschema registries: {}\nformats: {}\nfeatures: {}",
         env!("CARGO_PKG_VERSION"),
         names(registry.sources().keys().copied().collect()),
         names(registry.destinations().keys().copied().collect()),
         names(registry.journals().keys().copied().collect()),
+        names(registry.schema_stores().keys().copied().collect()),
         names(Format::ALL.map(Format::as_str).to_vec()),
         names(features),
     )

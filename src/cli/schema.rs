@@ -1,5 +1,8 @@
 //! `forebay schema`: the JSON Schemas that this build goes by, and those of a source's tables.
 
+use std::path::PathBuf;
+
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use forebay_api::{Blame, Fault, Registry, SchemaKey};
 use serde::Deserialize;
@@ -42,6 +45,7 @@ enum Of {
     Envelope,
     Table(Table),
     Get(Get),
+    Put(Put),
     List(List),
     Purge(Purge),
 }
@@ -68,6 +72,22 @@ struct Table {
 struct Get {
     /// Its key, such as com.acme/order/1-0-0 or iglu:com.acme/order/jsonschema/1-0-0
     key: SchemaKey,
+    #[command(flatten)]
+    config: ConfigOption,
+}
+
+/// Put one into the schema registry that is configured
+///
+/// The schema is judged first: its key, its meta-schema, and that all it refers to is in the registry.
+#[derive(Debug, Args)]
+struct Put {
+    /// Its key, such as com.acme/order/1-0-0
+    key: SchemaKey,
+    /// The file with the schema
+    file: PathBuf,
+    /// Which store of `validation.registry`, counted from 1. Default: the first that can be written
+    #[arg(long, value_name = "NUMBER")]
+    store: Option<usize>,
     #[command(flatten)]
     config: ConfigOption,
 }
@@ -108,6 +128,7 @@ impl Schema {
             Some(Of::Table(table)) => table.run().await,
             Some(Of::Get(get)) => get.run().await,
             Some(Of::List(list)) => list.run().await,
+            Some(Of::Put(put)) => put.run().await,
             Some(Of::Purge(purge)) => purge.run().await,
         }
     }
@@ -156,6 +177,36 @@ impl Get {
                 .with_remedy("correct the schema in the registry")
                 .into()),
         }
+    }
+}
+
+impl Put {
+    async fn run(self) -> Result<(), Failure> {
+        let registry = connectors::registry();
+        let elsewhere = |missing: &config::Missing| !is_under("validation", missing);
+        let path = self.config.path()?;
+        let settings = config::load_without(&path, &registry, &Environment::of_process(), elsewhere)?;
+        let doing = format!("putting `{}` as the schema `{}`", self.file.display(), self.key);
+        let text = std::fs::read(&self.file)
+            .map_err(|error| Fault::fatal(doing.clone(), Blame::Configuration, error))?;
+        let text = Bytes::from(text);
+        let chain = build_chain(&settings, &registry)?;
+        if let Loaded::Broken(why) = chain.judge(&self.key, &text).await? {
+            return Err(Fault::fatal(doing, Blame::Configuration, why.to_string())
+                .with_remedy("correct the schema")
+                .into());
+        }
+        let wanted = |number: usize| self.store.is_none_or(|store| store == number);
+        let mut links = (1..).zip(chain.links()).filter(|(number, _)| wanted(*number)).map(|(_, link)| link);
+        let Some(link) = links.find(|link| link.store.is_writable()) else {
+            return Err(Fault::fatal(doing, Blame::Configuration, "no such store can be written")
+                .with_remedy(
+                    "add one of type `file`, `postgres`, `s3`, `gcs` or `azure` to `validation.registry`",
+                )
+                .into());
+        };
+        link.store.put(&self.key, text).await?;
+        print(&format!("`{}` has the schema `{}`\n", link.name, self.key))
     }
 }
 

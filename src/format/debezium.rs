@@ -7,7 +7,7 @@
 
 use forebay_api::{Event, Op, json};
 
-use super::write_or_null;
+use super::{member, write_or_null};
 
 pub(super) fn write(event: Event<'_>, out: &mut Vec<u8>) {
     let row = event.row();
@@ -90,36 +90,6 @@ fn write_times(micros: i64, out: &mut Vec<u8>) {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(number.format(value).as_bytes());
     }
-}
-
-/// The bytes of a member of `"a":1,"b":"2"`, which a source wrote: values there hold no nested objects.
-fn member<'a>(members: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut rest = members;
-    loop {
-        let key_end = 1 + rest.get(1..)?.iter().position(|&b| b == b'"')?;
-        let value = rest.get(key_end + 2..)?;
-        let len = value_len(value);
-        if &rest[1..key_end] == name {
-            return Some(&value[..len]);
-        }
-        rest = value.get(len + 1..)?;
-    }
-}
-
-/// How long the JSON scalar at the start of `text` is.
-fn value_len(text: &[u8]) -> usize {
-    let mut escaped = false;
-    let mut quoted = false;
-    for (at, &byte) in text.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => quoted = !quoted,
-            b',' if !quoted => return at,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 /// `"0/16B3748"`, quotes included, as a number.

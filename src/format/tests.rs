@@ -126,3 +126,66 @@ fn a_cloudevent_has_the_required_attributes_and_loses_nothing() {
     assert_eq!(value["data"]["note"], "a \"quoted\" word");
     assert_eq!(value["dataschema"], "iglu:com.acme.shop/public.orders/jsonschema/1-0-0");
 }
+
+/// A tracker's event: a payload, and entities of which two have the same schema.
+fn hit(id: &str, contexts: &str) -> Chunk {
+    let source = r#""type":"http","name":"web","input":"self_describing""#.to_owned();
+    let subject = Arc::new(Subject::new(("com.acme", "click", "1-0-0"), (None, None, None), source));
+    let mut draft = Draft::default();
+    let mut part = |text: &str| {
+        let start = draft.buf.len();
+        draft.buf.extend_from_slice(text.as_bytes());
+        draft.since(start)
+    };
+    let (id, payload, contexts) = (part(id), part(r#"{"n":1.10}"#), part(contexts));
+    let (mark, op, none) = (Mark::MIN, Op::Track, Span::default());
+    let subject = draft.subject(&subject);
+    let time = 1_795_372_440_123_456;
+    let row = Row {
+        mark,
+        time,
+        xid: 0,
+        subject,
+        op,
+        id,
+        payload,
+        contexts,
+        key: none,
+        before: none,
+        unchanged: none,
+        extra: none,
+    };
+    draft.push(row);
+    draft.finish(&Arc::new(StreamId { source: "web".into(), epoch: 1 }), 1_795_372_440_130_012, false)
+}
+
+#[test]
+fn readers_of_buz_find_their_envelope() {
+    let encode = |chunk: &Chunk, verdicts: &[Verdict]| {
+        let encoded = Encoder::new("edge-1", "production").encode(Format::Buz, chunk, verdicts);
+        String::from_utf8(encoded.get(0).to_vec()).unwrap()
+    };
+    let contexts = r#"[{"schema":"com.acme/user/1-0-0","data":{"id":7}},{"schema":"com.acme/ad/1-0-0","data":1},{"schema":"com.acme/user/1-0-0","data":8.0}]"#;
+    let text = encode(&hit("0193c2f0-5d1e-7c3a-9b1f-2f6d8e4a7b10", contexts), &[]);
+    insta::assert_snapshot!(text, @r#"{"uuid":"0193c2f0-5d1e-7c3a-9b1f-2f6d8e4a7b10","timestamp":"2026-11-22T18:34:00.123456Z","buzTimestamp":"2026-11-22T18:34:00.130012Z","buzVersion":"0.1.0","buzName":"edge-1","buzEnv":"production","protocol":"selfDescribing","schema":"com.acme/click/1-0-0","vendor":"com.acme","namespace":"click","version":"1-0-0","isValid":true,"contexts":{"com.acme/user/1-0-0":[{"id":7},8.0],"com.acme/ad/1-0-0":1},"payload":{"n":1.10}}"#);
+    let invalid = Verdict::Invalid(Box::new(Invalid {
+        kind: "invalid_payload".into(),
+        message: "1 of 3 members is wrong".into(),
+        resolution: None,
+        details: vec![forebay_api::InvalidDetail {
+            path: "/n".into(),
+            keyword: "/properties/n/minimum".into(),
+            message: "1.10 is less than 3".into(),
+        }],
+    }));
+    let text = encode(&hit("not a uuid", ""), &[invalid]);
+    insta::assert_snapshot!(text, @r#"{"uuid":"f3d4b41b-5b5b-5898-8e42-c47d21154504","timestamp":"2026-11-22T18:34:00.123456Z","buzTimestamp":"2026-11-22T18:34:00.130012Z","buzVersion":"0.1.0","buzName":"edge-1","buzEnv":"production","protocol":"selfDescribing","schema":"com.acme/click/1-0-0","vendor":"com.acme","namespace":"click","version":"1-0-0","isValid":false,"validationError":{"errorType":"invalid_payload","errorResolution":null,"payloadValidationErrors":[{"field":"","description":"1 of 3 members is wrong","errorType":"invalid_payload"},{"field":"/n","description":"1.10 is less than 3","errorType":"/properties/n/minimum"}]},"payload":{"n":1.10}}"#);
+    insta::assert_snapshot!(encode(&chunk(Op::Update), &[]), @r#"{"uuid":"54033be2-77e0-5237-adde-46d9d70a230a","timestamp":"2026-11-22T18:34:00.123456Z","buzTimestamp":"2026-11-22T18:34:00.130012Z","buzVersion":"0.1.0","buzName":"edge-1","buzEnv":"production","protocol":"postgres","schema":"com.acme.shop/public.orders/1-0-0","vendor":"com.acme.shop","namespace":"public.orders","version":"1-0-0","isValid":true,"contexts":{"io.forebay/change/1-0-0":{"op":"update","key":{"id":42},"before":{"id":42,"total":1.10},"unchanged":["body"],"source":{"type":"postgres","name":"shop","database":"shop","schema":"public","table":"orders","lsn":"0/16B3748","commit_lsn":"0/16B37A0","xid":754,"ordinal":3,"origin":"a,\"b","snapshot":false}}},"payload":{"id":42,"total":2.50,"note":"a \"quoted\" word"}}"#);
+    let uuid = |text: &str| serde_json::from_str::<Value>(text).unwrap()["uuid"].clone();
+    assert_eq!(
+        uuid(&encode(&chunk(Op::Delete), &[])),
+        uuid(&encode(&chunk(Op::Update), &[])),
+        "of the same id"
+    );
+    assert_ne!(uuid(&encode(&hit("a", ""), &[])), uuid(&encode(&hit("b", ""), &[])));
+}

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use forebay_api::{Blame, Fault, MAX_SCHEMA_BYTES, SchemaKey, SchemaStore};
 
 use super::embedded;
+use super::schema::{Loaded, compiled};
 
 /// How long a store may take for one schema.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
@@ -67,6 +68,11 @@ impl Chain {
             return Ok(Some(found));
         }
         Ok(embedded)
+    }
+
+    /// What a text would be under a key, with all that it refers to from here.
+    pub async fn judge(&self, key: &SchemaKey, text: &Bytes) -> Result<Loaded, Fault> {
+        compiled(self, key, text.clone()).await
     }
 
     /// The keys that stores list, at most `most` of them. A store that cannot list adds none.

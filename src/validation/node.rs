@@ -115,11 +115,7 @@ impl<'a> Node<'a> {
                 });
             }
             Some(Item::Object { .. }) => {
-                let member = |(name, value): (&str, Node<'a>)| {
-                    let mut hasher = keys.build_hasher();
-                    (name, value.hash(keys)).hash(&mut hasher);
-                    hasher.finish()
-                };
+                let member = |(name, value): (&str, Node<'a>)| keys.hash_one((name, value.hash(keys)));
                 let members = self.as_object().into_iter().flat_map(|object| object.members());
                 members.map(member).fold(0, u64::wrapping_add).hash(&mut hasher);
             }

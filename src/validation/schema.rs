@@ -70,7 +70,14 @@ pub enum Loaded {
 
 /// Fetches a schema with all that it refers to, and compiles it. A fault: a store could not be asked.
 pub(super) async fn load(chain: &Chain, key: &SchemaKey) -> Result<Loaded, Fault> {
-    let Some(text) = chain.fetch(key).await? else { return Ok(Loaded::NotThere) };
+    match chain.fetch(key).await? {
+        Some(text) => compiled(chain, key, text).await,
+        None => Ok(Loaded::NotThere),
+    }
+}
+
+/// The same for a text that is at hand.
+pub(super) async fn compiled(chain: &Chain, key: &SchemaKey, text: Bytes) -> Result<Loaded, Fault> {
     let gathered = match gather(chain, key, &text).await? {
         Ok(gathered) => gathered,
         Err(why) => return Ok(Loaded::Broken(why.into())),

@@ -37,7 +37,7 @@ pub struct SourceSetting {
 pub struct DestinationSetting {
     /// Its key under `destinations`.
     pub name: String,
-    /// The output format of its records: `forebay`, `debezium`, `cloudevents`.
+    /// The output format of its records: `forebay`, `debezium`, `cloudevents`, `buz`.
     pub format: String,
     /// Where it may keep state of its own, in a folder named after itself.
     pub data_dir: PathBuf,

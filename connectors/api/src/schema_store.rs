@@ -79,5 +79,8 @@ pub struct SchemaStoreEntry {
     /// The schema of its own keys.
     pub schema: Schema,
     /// See [`SchemaStoreConnector::build`].
-    pub build: fn(Value, &SchemaStoreSetting) -> Result<Arc<dyn SchemaStore>, Vec<Mistake>>,
+    pub build: fn(Value, &SchemaStoreSetting) -> BuiltStore,
 }
+
+/// A store, or all that is wrong with its configuration.
+type BuiltStore = Result<Arc<dyn SchemaStore>, Vec<Mistake>>;

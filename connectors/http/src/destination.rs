@@ -24,7 +24,6 @@ mod retry_after;
 mod signature;
 mod tls;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -121,12 +120,15 @@ impl Destination for Http {
     async fn deliver(&self, mut delivery: Delivery) -> Result<(), Fault> {
         let requests = self.requests().await?;
         let (records, progress) = delivery.open_with_progress();
-        // Ranges still to be written, the next one last.
-        let mut left: Vec<Range<usize>> = vec![0..records.len()];
-        while let Some(Range { start, end }) = left.pop() {
+        // From where to where is still to be written, the next part last. None of them is empty.
+        let mut left: Vec<(usize, usize)> = Vec::new();
+        if !records.is_empty() {
+            left.push((0, records.len()));
+        }
+        while let Some((start, end)) = left.pop() {
             let until = start + self.count(&records[start..end]);
             if until < end {
-                left.push(until..end);
+                left.push((until, end));
             }
             let cut = &records[start..until];
             let Err(refusal) = requests.send(cut).await? else {
@@ -147,8 +149,8 @@ impl Destination for Http {
                         self.lower(cut);
                     }
                     let middle = start + cut.len() / 2;
-                    left.push(middle..until);
-                    left.push(start..middle);
+                    left.push((middle, until));
+                    left.push((start, middle));
                 }
             }
         }

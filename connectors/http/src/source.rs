@@ -43,6 +43,8 @@ pub mod pixel;
 mod plan;
 pub mod redirect;
 pub mod request;
+#[cfg(test)]
+mod rig;
 mod router;
 mod run;
 pub mod secret;

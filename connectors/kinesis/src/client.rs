@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
@@ -26,6 +27,8 @@ pub(crate) async fn connect(config: &KinesisConfig) -> Result<Client, Fault> {
         .http_client(http)
         // The lane tries again.
         .retry_config(RetryConfig::disabled())
+        // A call that hangs ends by its timeout.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(
             TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).operation_timeout(CALL_WITHIN).build(),
         );

@@ -7,6 +7,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::PutRecordsResultEntry;
+use aws_smithy_types::retry::ErrorKind;
 use forebay_api::{Blame, Fault};
 
 /// What every fault tells as attempted.
@@ -123,7 +124,7 @@ where
         }
         // Not the service but something before it.
         let text = format!("status {} without a code", status.as_u16());
-        return kept(if status.is_server_error() {
+        return kept(if status.is_server_error() || matches!(status.as_u16(), 408 | 429) {
             Fault::retryable(doing, text)
         } else {
             Fault::fatal(doing, Blame::Configuration, text).with_remedy("see whether `endpoint` is Kinesis")
@@ -136,7 +137,11 @@ where
     // The way there and back: refused, reset, timed out; an answer that breaks off, or that somebody else gave.
     let on_the_way = match &error {
         SdkError::TimeoutError(_) => true,
-        SdkError::DispatchFailure(way) => way.is_io() || way.is_timeout(),
+        SdkError::DispatchFailure(way) => {
+            // A connection that ends before the answer is of the last kind.
+            let transient = way.as_connector_error().and_then(|error| error.as_other());
+            way.is_io() || way.is_timeout() || transient == Some(ErrorKind::TransientError)
+        }
         SdkError::ResponseError(answer) => !answer.raw().status().is_client_error(),
         _ => false,
     };

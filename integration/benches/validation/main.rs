@@ -7,7 +7,6 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use forebay_api::{
     Chunk, Draft, Fault, Mark, Op, Report, Row, SchemaKey, SchemaStore, Span, StreamId, Subject,
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// Events of one chunk.
 const ROWS: usize = 256;

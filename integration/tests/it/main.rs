@@ -6,6 +6,7 @@ mod chaos;
 mod check;
 mod checker;
 mod cli;
+mod collector;
 mod conformance;
 mod dead_letters;
 mod demo;

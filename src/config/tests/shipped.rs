@@ -36,13 +36,26 @@ fn the_example_is_a_configuration() {
     fs::write(&secret, "secret\n").unwrap();
     let text = text.replace("/run/secrets/billing}", &format!("{}}}", secret.path().display()));
     let url = "postgres://forebay@db.internal/shop";
-    let environment: Environment =
-        [("DATABASE_URL", url), ("COPY_URL", url), ("FOREBAY_SALT", "salt"), ("KAFKA_PASSWORD", "secret")]
-            .into_iter()
-            .collect();
+    let secrets = [
+        "FOREBAY_SALT",
+        "KAFKA_PASSWORD",
+        "IGLU_KEY",
+        "SCHEMAS_TOKEN",
+        "HOOK_TOKEN",
+        "HOOK_SECRET",
+        "HOOK_PASSWORD",
+        "STREAM_KEY_ID",
+        "STREAM_SECRET",
+        "STREAM_TOKEN",
+    ];
+    let environment: Environment = secrets
+        .map(|name| (name, "secret"))
+        .into_iter()
+        .chain([("DATABASE_URL", url), ("COPY_URL", url)])
+        .collect();
     let settings = read("example.yaml", &text, &registry(), &environment);
     let settings = settings.unwrap_or_else(|error| panic!("{}", error.render(false)));
-    assert_eq!((settings.sources.len(), settings.destinations.len()), (4, 6));
+    assert_eq!((settings.sources.len(), settings.destinations.len()), (4, 9));
 }
 
 #[test]
@@ -64,6 +77,11 @@ fn the_example_has_every_option_and_every_type() {
         entries.map(|entry| entry["type"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
     };
     let registry = registry();
+    let stores = document.tree["validation"]["registry"].as_array().unwrap().iter();
+    let stores: BTreeSet<&str> = stores.map(|store| store["type"].as_str().unwrap()).collect();
+    for kind in registry.schema_stores().keys().filter(|kind| !["gcs", "azure"].contains(*kind)) {
+        assert!(stores.contains(kind), "`validation.registry` lacks `{kind}`");
+    }
     assert_eq!(types("sources"), registry.sources().keys().map(ToString::to_string).collect());
     assert_eq!(types("destinations"), registry.destinations().keys().map(ToString::to_string).collect());
 }
@@ -91,11 +109,15 @@ fn options(root: &Value, schema: &Value, inside: &str, found: &mut BTreeSet<(Str
     }
 }
 
-/// Every key of a document, with the key that it stands in. The names of sources and destinations are no options.
+/// Every key of a document, with the key that it stands in. The names of sources, destinations and
+/// vendors are no options.
 fn keys(value: &Value, inside: &str, found: &mut BTreeSet<(String, String)>) {
+    for item in value.as_array().into_iter().flatten() {
+        keys(item, inside, found);
+    }
     let Some(map) = value.as_object() else { return };
     for (key, value) in map {
-        if ["sources", "destinations"].contains(&inside) {
+        if ["sources", "destinations", "signatures"].contains(&inside) {
             for (key, value) in value.as_object().unwrap() {
                 found.insert((inside.to_owned(), key.clone()));
                 keys(value, key, found);

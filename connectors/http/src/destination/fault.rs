@@ -132,12 +132,12 @@ fn tls_remedy(error: &rustls::Error) -> Option<&'static str> {
 fn cause<E: Error + 'static>(error: &dyn Error) -> Option<&E> {
     let mut next = error.source();
     while let Some(error) = next {
-        // The causes of an I/O error are inside of it.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(found) = error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref())) {
+        if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        next = error.source();
+        // An I/O error holds what it is about without calling it a cause.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = held.map(|held| held as &(dyn Error + 'static)).or_else(|| error.source());
     }
     None
 }

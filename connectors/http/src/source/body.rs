@@ -112,16 +112,21 @@ impl Bodies {
     ) -> Result<Result<Vec<u8>, String>, Unread> {
         let mut decoder = MultiGzDecoder::new(raw);
         let mut inflated = Vec::with_capacity(raw.len().saturating_mul(4).min(STEP));
+        let step = u64::try_from(STEP).expect("it is small");
         loop {
             self.hold(STEP, memory)?;
-            let step = u64::try_from(STEP).expect("it is small");
             match decoder.by_ref().take(step).read_to_end(&mut inflated) {
-                Ok(0) => return Ok(Ok(inflated)),
+                Ok(0) => break,
                 Ok(_) if inflated.len() > self.most_inflated => return Err(Unread::TooLarge),
                 Ok(_) => {}
                 Err(error) => return Ok(Err(format!("the body is not gzip: {error}"))),
             }
         }
+        // What was not needed is given back, and so is what came, which is not kept.
+        if let Some(memory) = memory {
+            drop(memory.split(memory.num_permits().saturating_sub(inflated.len())));
+        }
+        Ok(Ok(inflated))
     }
 
     fn hold(&self, bytes: usize, memory: &mut Option<OwnedSemaphorePermit>) -> Result<(), Unread> {

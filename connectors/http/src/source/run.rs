@@ -178,3 +178,6 @@ fn closed(ended: Option<Result<(), JoinError>>) -> Fault {
 fn count(connections: usize) -> Option<f64> {
     u32::try_from(connections).ok().map(f64::from)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::{Bytes, Incoming};
@@ -56,15 +56,9 @@ impl Server {
         }
         let mut response = Response::new(Full::new(answer.body));
         *response.status_mut() = answer.status;
-        response.headers_mut().extend(
-            answer.headers.into_iter().map(|(name, value)| (Some(name), value)).fold(
-                HeaderMap::new(),
-                |mut all, (name, value)| {
-                    all.append(name.expect("every header has its name"), value);
-                    all
-                },
-            ),
-        );
+        for (name, value) in answer.headers {
+            response.headers_mut().append(name, value);
+        }
         Ok(response)
     }
 

@@ -52,6 +52,10 @@ const TRACKER_PATH: &str = "/com.snowplowanalytics.snowplow/tp2";
 const IGLU_PATH: &str = "/com.snowplowanalytics.iglu/v1";
 /// What redirects begin with.
 const REDIRECT_PATH: &str = "/r/";
+/// The most events of one request. Each takes memory that its few bytes do not tell of.
+const MAX_EVENTS: usize = 10_000;
+/// The most bytes that a request may say of all its events, times the events.
+const MAX_REPEATED: usize = 16 << 20;
 /// The vendor and the name of the schema of a batch.
 const BATCH: (&str, &str) = ("com.snowplowanalytics.snowplow", "payload_data");
 
@@ -168,6 +172,10 @@ fn batch(visit: &Visit<'_>, gathered: &mut Gathered) {
     let request = visit.request;
     let (kind, why) = match items(request.body) {
         Ok(items) if items.is_empty() => ("empty_batch", "`data` of the batch is empty".to_owned()),
+        Ok(items) if too_many(items.len(), visit) => ("too_many_events", too_many_text(items.len())),
+        Ok(items) if visit.is_wrong() => {
+            ("invalid_query", format!("the query of {} events is wrong", items.len()))
+        }
         Ok(items) => {
             for item in items {
                 match event::pairs(item.get()) {
@@ -183,6 +191,18 @@ fn batch(visit: &Visit<'_>, gathered: &mut Gathered) {
         Err(why) => ("invalid_batch", why),
     };
     unreadable::refuse_whole(request, kind, why, gathered);
+}
+
+/// Whether so many events, each with what the request says of all, are more than is kept of one request.
+fn too_many(events: usize, visit: &Visit<'_>) -> bool {
+    let repeated = visit.request.query.len() + visit.agent.as_ref().map_or(0, |agent| agent.len());
+    events > MAX_EVENTS || events > 1 && events.saturating_mul(repeated) > MAX_REPEATED
+}
+
+fn too_many_text(events: usize) -> String {
+    format!(
+        "{events} events are more than one request may have, which are {MAX_EVENTS}, and fewer with a long query or user agent"
+    )
 }
 
 /// The items of a batch, not looked into.

@@ -77,12 +77,13 @@ struct SchemaTable {
 const DOING: &str = "reading the schemas";
 
 impl SchemaTable {
-    /// Runs a question on the connection that is kept, or on a new one; makes the table where there is none.
+    /// Runs a question on the connection that is kept, or on a new one. `None`: there is no table, and none was made.
     async fn ask(
         &self,
         statement: &str,
         parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-    ) -> Result<Vec<tokio_postgres::Row>, Fault> {
+        create: bool,
+    ) -> Result<Option<Vec<tokio_postgres::Row>>, Fault> {
         let mut kept = self.session.lock().await;
         let sql = match kept.take().filter(|sql| !sql.is_closed()) {
             Some(sql) => sql,
@@ -92,10 +93,13 @@ impl SchemaTable {
             let failed = |error| fault::judge(DOING, error);
             match sql.query(statement, parameters).await {
                 Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+                    if !create {
+                        return Ok(None);
+                    }
                     sql.batch_execute(&self.creation()).await.map_err(failed)?;
-                    sql.query(statement, parameters).await.map_err(failed)
+                    sql.query(statement, parameters).await.map(Some).map_err(failed)
                 }
-                asked => asked.map_err(failed),
+                asked => asked.map(Some).map_err(failed),
             }
         };
         let rows = session::within(DOING, asking).await?;
@@ -116,14 +120,15 @@ impl SchemaTable {
 impl SchemaStore for SchemaTable {
     async fn fetch(&self, key: &SchemaKey) -> Result<Option<Bytes>, Fault> {
         let statement = format!("SELECT schema::text FROM {} WHERE key = $1", self.table);
-        let rows = self.ask(&statement, &[&key.as_str()]).await?;
+        let rows = self.ask(&statement, &[&key.as_str()], true).await?.unwrap_or_default();
         let text = rows.first().map(|row| row.try_get::<_, String>(0)).transpose();
         Ok(text.map_err(|error| fault::judge(DOING, error))?.map(Bytes::from))
     }
 
     async fn list(&self, most: usize) -> Result<Option<Vec<SchemaKey>>, Fault> {
         let statement = format!("SELECT key FROM {} ORDER BY key LIMIT {most}", self.table);
-        let rows = self.ask(&statement, &[]).await?;
+        // Who only looks changes nothing.
+        let rows = self.ask(&statement, &[], false).await?.unwrap_or_default();
         // What is no key is nobody's.
         let key = |row: &tokio_postgres::Row| row.try_get::<_, String>(0).ok()?.parse().ok();
         Ok(Some(rows.iter().filter_map(key).collect()))
@@ -136,7 +141,7 @@ impl SchemaStore for SchemaTable {
             self.table
         );
         let text = String::from_utf8_lossy(&schema);
-        self.ask(&statement, &[&key.as_str(), &text.as_ref()]).await.map(drop)
+        self.ask(&statement, &[&key.as_str(), &text.as_ref()], true).await.map(drop)
     }
 
     fn is_writable(&self) -> bool {

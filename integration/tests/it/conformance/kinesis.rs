@@ -13,19 +13,27 @@ use tokio::sync::Mutex;
 /// Every so many-th record is refused while the server refuses, so that most calls are written in part.
 const REFUSED_EVERY: usize = 5;
 
+/// What a record costs moto grows with those that are there, so that this check is made on the fake alone.
+const MANY: &str = "a_hundred_thousand_records_keep_their_order";
+
 /// Each check has a stream of its own.
 struct Rig {
-    stream: Stream,
+    /// `None`: the fake takes the records itself.
+    stream: Option<Stream>,
     faults: KinesisFaults,
     proxy: Mutex<Proxy>,
 }
 
 impl Rig {
     async fn new(check: &str) -> Rig {
-        let kinesis = Kinesis::shared().await;
-        let faults = KinesisFaults::before(kinesis).await;
+        let (stream, faults) = if check == MANY {
+            (None, KinesisFaults::alone().await)
+        } else {
+            let kinesis = Kinesis::shared().await;
+            (Some(kinesis.stream(check, 3).await), KinesisFaults::before(kinesis).await)
+        };
         let proxy = Mutex::new(Proxy::to(faults.port()).await);
-        Rig { stream: kinesis.stream(check, 3).await, faults, proxy }
+        Rig { stream, faults, proxy }
     }
 }
 
@@ -34,7 +42,7 @@ impl DestinationRig for Rig {
     async fn build(&self) -> Arc<dyn Destination> {
         let endpoint = format!("http://{}", self.proxy.lock().await.address());
         let config = json!({
-            "stream": self.stream.name(), "region": "us-east-1", "endpoint": endpoint,
+            "stream": self.stream.as_ref().map_or("many", Stream::name), "region": "us-east-1", "endpoint": endpoint,
             // the stand-in takes any
             "credentials": {"access_key_id": "test", "secret_access_key": "test"},
         });
@@ -48,7 +56,11 @@ impl DestinationRig for Rig {
     }
 
     async fn stored(&self) -> Option<Vec<Vec<u8>>> {
-        Some(self.stream.all().await.into_iter().map(|put| put.data).collect())
+        if let Some(stream) = &self.stream {
+            return Some(stream.all().await.into_iter().map(|put| put.data).collect());
+        }
+        let records = self.faults.calls().into_iter().flat_map(|call| call.records);
+        Some(records.filter(|(.., code)| code.is_none()).map(|(_, data, _)| data.into_bytes()).collect())
     }
 
     fn too_large(&self) -> Option<usize> {

@@ -75,7 +75,9 @@ pub(super) async fn every_position(rig: &Rig) -> Outcome {
     }
     // In ascending order, for resuming from one may tell the server that it is settled.
     for index in 0..RESUMES {
-        let chosen = given[index * (given.len() - 1) / (RESUMES - 1)].clone();
+        // Of every other kind, where two kinds take turns (inside of a transaction and behind it).
+        let at = (index * (given.len() - 1) / (RESUMES - 1)) ^ (index & 1);
+        let chosen = given[at.min(given.len() - 1)].clone();
         reader.resume_from(Some(chosen)).await?;
         reader.write(1).await;
         reader.catch_up().await?;

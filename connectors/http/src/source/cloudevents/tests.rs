@@ -285,6 +285,8 @@ fn a_sender_is_told_whether_it_may_send() {
     ] {
         assert_eq!(ask(rules, &origin(name)).0 != "-", allowed, "{name}");
     }
+    let no_domain = r#"{"allowed_origins":["*b.example"]}"#;
+    assert_eq!(ask(no_domain, &origin("evilb.example")).0, "-", "a domain begins with a dot");
     assert!(serde_json::from_str::<Settings>(r#"{"allowed_rate":0}"#).is_err());
 }
 

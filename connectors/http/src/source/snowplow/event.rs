@@ -18,7 +18,7 @@ use crate::source::text::short;
 use crate::source::{Gathered, Tracked, fresh};
 
 /// How many reasons one event gives for being invalid; the rest is like these.
-const MAX_DETAILS: usize = 32;
+const MAX_DETAILS: usize = 16;
 
 /// The entity that goes with every event.
 pub(super) const ENTITY: &str = "io.forebay/snowplow/1-0-0";
@@ -218,14 +218,11 @@ impl Reading {
         }
         match &visit.query {
             Ok(query) => {
-                let mut seen: Vec<&str> = Vec::new();
                 for (name, text) in query {
-                    if values.set(Cow::Borrowed(name), Cow::Borrowed(text)).is_some()
-                        && (pairs.is_empty() || seen.contains(&&**name))
-                    {
-                        self.wrong(name, "unique", "it is given twice".to_owned());
-                    }
-                    seen.push(name);
+                    values.set(Cow::Borrowed(name), Cow::Borrowed(text));
+                }
+                for name in &visit.repeated {
+                    self.wrong(name, "unique", "it is given twice".to_owned());
                 }
             }
             Err(error) => self.wrong("query", "encoding", error.to_string()),

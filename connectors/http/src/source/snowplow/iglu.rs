@@ -8,6 +8,7 @@ use super::convert::Members;
 use super::entities::{described, is_shallow, push_entity};
 use super::event::ENTITY;
 use super::visit::Visit;
+use super::{too_many, too_many_text};
 use crate::source::text::pairs;
 use crate::source::{Gathered, Tracked, fresh, unreadable};
 
@@ -47,7 +48,11 @@ fn events(visit: &Visit<'_>, gathered: &mut Gathered) -> Result<(), Refusal> {
                 .push((schema.clone(), object(form.iter().map(|(name, text)| (&**name, &**text)))));
         }
         (schema, true) => {
-            for data in one_or_more(body)? {
+            let all = one_or_more(body)?;
+            if too_many(all.len(), visit) {
+                return Err(("too_many_events", too_many_text(all.len())));
+            }
+            for data in all {
                 let event = match schema {
                     Some(schema) if is_shallow(data.get()) => Ok((schema.clone(), data.get())),
                     Some(_) => Err("the data is nested too deep".to_owned()),

@@ -401,6 +401,22 @@ fn a_body_that_is_no_batch_is_one_invalid_event_with_all_that_came() {
 }
 
 #[test]
+fn a_request_that_would_become_far_more_than_it_is_becomes_one_event() {
+    let empty = |count: usize| Value::from(vec![json!({}); count]);
+    let got = batch_of(empty(10_001)).read();
+    assert!(got.reasons()[0].contains("10001 events are more than one request may have"));
+    assert_eq!(batch_of(empty(10_000)).read().chunk.refused.len(), 10_000);
+    let mut sent = batch_of(empty(5_000));
+    sent.query = format!("aid={}", "a".repeat(8_000));
+    assert_eq!(sent.read().chunk.rows.len(), 1);
+    let got = batch_of(empty(5_000)).header("user-agent", &"a".repeat(8_000)).read();
+    assert_eq!(got.chunk.rows.len(), 1);
+    let mut sent = batch_of(empty(2));
+    sent.query = "aid=1&aid=2".into();
+    assert_eq!(sent.read().chunk.refused[0].1.kind, "invalid_query");
+}
+
+#[test]
 fn the_query_is_merged_into_each_event_of_a_batch_and_wins() {
     let mut sent = batch_of(json!([{ "e": "pv", "aid": "own" }, { "e": "pv", "dtm": "x" }]));
     sent.query = "aid=query&tv=v".into();
@@ -669,8 +685,14 @@ proptest! {
     #[test]
     fn every_item_of_a_batch_is_accounted_for_exactly_once(items in prop::collection::vec(any_json(), 1..8), query in "(&?(e|aid|eid|%|=|x|\\+){0,4}){0,3}") {
         let mut sent = batch_of(Value::from(items.clone()));
+        let body = String::from_utf8(sent.body.clone()).unwrap();
         sent.query = query;
         let got = sent.read();
+        if got.chunk.refused.first().is_some_and(|(_, why)| why.kind == "invalid_query") {
+            // Nothing is known of any of them, and all of it is kept once.
+            prop_assert_eq!((got.chunk.rows.len(), &got.payload(0)["body"]), (1, &json!(body)));
+            return Ok(());
+        }
         prop_assert_eq!((got.answer.status, got.chunk.rows.len()), (StatusCode::OK, items.len()));
         for at in 0..items.len() {
             got.payload(at);
@@ -693,5 +715,25 @@ proptest! {
             prop_assert_eq!((got.answer.status, got.chunk.rows.len()), (StatusCode::OK, 1));
             got.payload(0);
         }
+    }
+}
+
+#[test]
+fn the_schemas_that_are_shipped_are_those_of_the_table() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/schemas");
+    for (key, schema) in schemas() {
+        let key: forebay_api::SchemaKey = key.parse().unwrap();
+        let path = root.join(key.iglu_path().unwrap());
+        let fresh = format!("{schema:#}\n");
+        if std::env::var_os("FOREBAY_RENEW").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &fresh).unwrap();
+        }
+        let shipped = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            shipped == fresh,
+            "`{}` is not what the table says; set FOREBAY_RENEW=1 to renew it",
+            path.display()
+        );
     }
 }

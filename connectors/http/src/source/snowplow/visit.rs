@@ -1,6 +1,7 @@
 //! [`Visit`]: what one request says of all its events.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use http::header::{COOKIE, USER_AGENT};
@@ -22,6 +23,8 @@ pub(super) struct Visit<'r> {
     pub request: &'r Request<'r>,
     /// The parameters of the query; or why there are none.
     pub query: Result<Query<'r>, Misencoded>,
+    /// Parameters that the query has more than once.
+    pub repeated: Vec<String>,
     /// Whether the visitor stays unknown: no cookie, no address.
     pub anonymous: bool,
     /// What is kept of addresses.
@@ -37,15 +40,26 @@ pub(super) struct Visit<'r> {
 impl<'r> Visit<'r> {
     /// Looks at a request.
     pub(super) fn new(request: &'r Request<'r>, client_address: ClientAddress) -> Visit<'r> {
+        let query: Result<Query<'r>, Misencoded> = pairs(request.query).collect();
+        let mut seen = HashSet::new();
+        let given = query.iter().flatten();
+        let repeated =
+            given.filter(|(name, _)| !seen.insert(&**name)).map(|(name, _)| name.to_string()).collect();
         Visit {
             request,
-            query: pairs(request.query).collect(),
+            repeated,
+            query,
             anonymous: request.headers.contains_key(ANONYMOUS),
             client_address,
             network_id: None,
             agent: request.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes())),
             redirect: None,
         }
+    }
+
+    /// Whether the query cannot be read.
+    pub(crate) fn is_wrong(&self) -> bool {
+        self.query.is_err() || !self.repeated.is_empty()
     }
 
     /// A parameter of the query; an empty one says nothing.
