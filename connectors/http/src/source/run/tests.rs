@@ -394,3 +394,73 @@ async fn every_mistake_in_the_configuration_is_named() {
         ]
     );
 }
+
+/// A request of any kind.
+fn request(first: &str, headers: &str, body: &str) -> String {
+    format!(
+        "{first} HTTP/1.1\r\nHost: c\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn every_input_is_reached_under_its_path_and_each_event_names_its_input() {
+    let rig = Rig::start(json!({})).await;
+    let cloudevent = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"a":1}}"#;
+    for (first, headers, body, expected) in [
+        ("GET /i?e=pv", "", "", "200"),
+        ("POST /cloudevents", "Content-Type: application/cloudevents+json\r\n", cloudevent, "200"),
+        ("POST /self-describing", "", r#"{"payload":{"schema":"com.acme/a/1-0-0","data":{}}}"#, "200"),
+        ("POST /webhook/com.acme/b/1-0-0", "Content-Type: application/json\r\n", "{}", "200"),
+        ("GET /pixel?a=1", "", "", "200"),
+        ("GET /webhook", "", "", "405"),
+        ("GET /nothing", "", "", "404"),
+    ] {
+        let answer = rig.exchange(request(first, headers, body)).await;
+        assert_eq!(status(&answer), expected, "{first}: {answer}");
+    }
+    let chunks = rig.chunks.lock().unwrap();
+    let all = chunks.iter().flat_map(|chunk| chunk.events()).map(|event| {
+        let source = &event.subject().source;
+        let input = source.split("\"input\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        (input.unwrap().to_owned(), event.subject().schema_key())
+    });
+    let expected = [
+        ("snowplow", "io.forebay/page_view/1-0-0"),
+        ("cloudevents", "io.forebay/arbitrary/1-0-0"),
+        ("self_describing", "com.acme/a/1-0-0"),
+        ("webhook", "com.acme/b/1-0-0"),
+        ("pixel", "io.forebay/arbitrary/1-0-0"),
+    ];
+    assert_eq!(all.collect::<Vec<_>>(), expected.map(|(input, key)| (input.to_owned(), key.to_owned())));
+    assert!(chunks.iter().all(|chunk| chunk.refused.is_empty()), "{chunks:?}");
+}
+
+#[tokio::test]
+async fn only_inputs_that_are_named_are_there_and_each_has_tokens_of_its_own() {
+    let inputs = json!({ "cloudevents": { "tokens": ["a"] }, "self_describing": { "tokens": ["b"] }, "webhook": { "tokens": ["c"] } });
+    let rig = Rig::start(json!({ "inputs": inputs })).await;
+    assert_eq!(status(&rig.get("/i?e=pv").await), "404");
+    assert_eq!(status(&rig.get("/pixel").await), "404");
+    let body = r#"{"payload":{"schema":"com.acme/a/1-0-0","data":{}}}"#;
+    for (path, token) in [("/cloudevents", "a"), ("/self-describing", "b"), ("/webhook", "c")] {
+        for (given, expected) in [(token, "200"), ("x", "401"), ("", "401")] {
+            let headers = format!("Content-Type: application/json\r\nAuthorization: Bearer {given}\r\n");
+            let answer = rig.exchange(request(&format!("POST {path}"), &headers, body)).await;
+            assert_eq!(status(&answer), expected, "{path} with `{given}`: {answer}");
+        }
+    }
+    // The handshake is answered by the input, which is not a preflight of a browser.
+    let asked = "WebHook-Request-Origin: events.acme.com\r\nAuthorization: Bearer a\r\n";
+    let answer = rig.exchange(request("OPTIONS /cloudevents", asked, "")).await;
+    assert_eq!(status(&answer), "200");
+    assert_eq!(header(&answer, "webhook-allowed-origin"), Some("events.acme.com"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_pixel_leads_only_where_redirects_may_lead() {
+    let rig = Rig::start(json!({ "redirects": ["*.acme.com"] })).await;
+    let answer = rig.get("/pixel?a=1&rto=https%3A%2F%2Fwww.acme.com%2Fx").await;
+    assert_eq!((status(&answer), header(&answer, "location")), ("302", Some("https://www.acme.com/x")));
+    assert_eq!(status(&rig.get("/pixel?a=1&rto=https%3A%2F%2Fevil.example%2Fx").await), "403");
+}
