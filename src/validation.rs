@@ -5,8 +5,8 @@
 //!             │                  ▲ compiled     │ bytes
 //!  verdicts ◀─┘                  └──── schema ◀─┘  (meta-schema, references within the registry)
 //! ```
-//! The [`judge`] is synchronous while all schemas are at hand; the [`cache`] keeps them compiled; the [`chain`] is the
-//! registry; [`schema`] makes a validator of what a store answers; [`document`] parses an event once, in place, and
+//! The `judge` is synchronous while all schemas are at hand; the `cache` keeps them compiled; the `chain` is the
+//! registry; `schema` makes a validator of what a store answers; `document` parses an event once, in place, and
 //! keeps every digit of its numbers.
 
 mod cache;
