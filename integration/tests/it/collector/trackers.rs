@@ -44,7 +44,18 @@ async fn python_tracker() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tracker_for_python_is_understood_whole() {
     let folder = python_tracker().await;
-    let mut world = World::of("", "");
+    let mut world = World::of("validation: {registry: [{type: file, path: schemas}]}", "");
+    for (key, properties) in [
+        ("com.acme/ctx", json!({ "k": { "const": ">>>???" } })),
+        ("com.acme/ev", json!({ "k": { "const": "~~~ü" } })),
+        ("com.snowplowanalytics.mobile/screen_view", json!({ "name": { "const": "n" } })),
+    ] {
+        let path = world.daemon.path(&format!("schemas/{key}/jsonschema/1-0-0"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let required: Vec<&String> = properties.as_object().unwrap().keys().collect();
+        let schema = json!({ "type": "object", "properties": properties, "required": required });
+        std::fs::write(path, schema.to_string()).unwrap();
+    }
     world.start().await;
     let port = world.port.to_string();
     let output = Command::new("python3")
