@@ -233,5 +233,9 @@ async fn what_cannot_be_reached_ends_with_whose_turn_it_is() {
     }
     let unknown = folder.command(&["init", "--destination", "lake"]).await;
     assert_eq!(code(&unknown), 78);
-    assert!(stderr(&unknown).contains("`file`, `kafka`, `postgres`, `stdout`"), "{}", stderr(&unknown));
+    assert!(
+        stderr(&unknown).contains("`file`, `http`, `kafka`, `kinesis`, `postgres`, `stdout`"),
+        "{}",
+        stderr(&unknown)
+    );
 }
