@@ -27,6 +27,9 @@ async fn dies_at(copying: &mut Copying, step: &str, nth: u32) -> bool {
         if let Some((200, status)) = copying.daemon.get("/status").await
             && is_over(&serde_json::from_str(&status).unwrap())
         {
+            // What ends a copy may be the step itself, a moment after it is seen to be over: a life without it follows.
+            copying.daemon.kill().await;
+            copying.start().await;
             return false;
         }
         tokio::time::sleep(super::ASK_PAUSE).await;
